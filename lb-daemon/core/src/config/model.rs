@@ -1,0 +1,247 @@
+//! What is valid: the configuration by type. Only [`super::file`]'s validation makes one from a text.
+//!
+//! Serialised, these types have the keys and shapes of the configuration file, every default spelt out.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The longest name of a farm or a backend, in bytes.
+pub const NAME_MAX: usize = 63;
+/// The largest weight of a backend.
+pub const WEIGHT_MAX: u16 = 256;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub daemon: Daemon,
+    /// In the file's order; names are unique, and no two overlap in VIP, protocol and port.
+    pub farms: Vec<Farm>,
+}
+
+impl Config {
+    pub fn farm(&self, name: &str) -> Option<&Farm> {
+        self.farms.iter().find(|farm| farm.name.as_str() == name)
+    }
+}
+
+/// The `[daemon]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// Where XDP attaches; at least one, without repeats.
+    pub interfaces: Vec<String>,
+    pub xdp_mode: XdpMode,
+    pub socket: PathBuf,
+    pub socket_group: Option<String>,
+    pub state_dir: PathBuf,
+    pub bpffs_dir: PathBuf,
+    /// The most connections tracked at once, per address family.
+    pub connections: u32,
+    /// Whether the daemon puts VIPs on an interface and announces them.
+    pub manage_vips: bool,
+}
+
+/// How the XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native, else generic.
+    Auto,
+    Native,
+    Generic,
+}
+
+/// A farm's name: `[a-z0-9-]`, 1 to [`NAME_MAX`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FarmName(pub(super) String);
+
+impl FarmName {
+    pub fn new(text: &str) -> Option<Self> {
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        (!text.is_empty() && text.len() <= NAME_MAX && text.bytes().all(legal)).then(|| Self(text.to_owned()))
+    }
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FarmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A backend's name, unique in its farm: `[a-zA-Z0-9.:_-]`, 1 to [`NAME_MAX`] bytes (an address is a name).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendName(pub(super) String);
+
+impl BackendName {
+    pub fn new(text: &str) -> Option<Self> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b".:_-".contains(&b);
+        (!text.is_empty() && text.len() <= NAME_MAX && text.bytes().all(legal)).then(|| Self(text.to_owned()))
+    }
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One virtual service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Farm {
+    pub name: FarmName,
+    /// At least one, without repeats.
+    pub vips: Vec<IpAddr>,
+    pub ports: Ports,
+    pub protocols: Protocols,
+    pub mode: Mode,
+    pub scheduler: Scheduler,
+    pub timeouts: Timeouts,
+    pub enabled: bool,
+    /// Names are unique in the farm. May be empty: the farm is then down.
+    pub backends: Vec<Backend>,
+    /// All of them must pass. Empty: nobody checks, and the status says `unchecked`.
+    pub checks: Vec<Check>,
+}
+
+/// The ports of a farm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// `"*"`: every port.
+    All,
+    /// Inclusive ranges `(first, last)` with `1 <= first <= last`, sorted, not overlapping, at least one.
+    Ranges(Vec<(u16, u16)>),
+}
+
+impl Ports {
+    /// Every port of the farm, in order; nothing for [`Ports::All`].
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        let ranges: &[(u16, u16)] = match self {
+            Self::All => &[],
+            Self::Ranges(ranges) => ranges,
+        };
+        ranges.iter().flat_map(|&(first, last)| first..=last)
+    }
+    /// How many ports, 65536 for [`Ports::All`].
+    pub fn count(&self) -> usize {
+        match self {
+            Self::All => 65536,
+            Self::Ranges(ranges) => {
+                ranges.iter().map(|&(first, last)| usize::from(last) - usize::from(first) + 1).sum()
+            }
+        }
+    }
+}
+
+/// The protocols of a farm; at least one is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols {
+    pub tcp: bool,
+    pub udp: bool,
+}
+
+/// How packets reach a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Source and destination rewritten.
+    Nat,
+    /// Destination only; the backend routes back through the balancer.
+    Dnat,
+}
+
+/// How a backend is chosen for a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    Maglev,
+}
+
+/// How long a connection may stay idle in each of its states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub syn: Duration,
+    pub established: Duration,
+    pub fin: Duration,
+    pub udp: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            syn: Duration::from_secs(10),
+            established: Duration::from_secs(3600),
+            fin: Duration::from_secs(10),
+            udp: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A real server of a farm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub name: BackendName,
+    pub address: Addresses,
+    /// `None`: the port that the client used.
+    pub port: Option<u16>,
+    /// 0 to [`WEIGHT_MAX`]; 0 takes no new connections.
+    pub weight: u16,
+}
+
+/// A backend's address in each family that the farm's VIPs have; at least one is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addresses {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Addresses {
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+/// A health check of a farm's backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub kind: CheckKind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// So many passes in a row bring a backend up; at least 1.
+    pub rise: u32,
+    /// So many failures in a row take a backend out; at least 1.
+    pub fall: u32,
+    /// `None`: the backend's port, or each port of the farm.
+    pub port: Option<u16>,
+}
+
+impl Check {
+    /// The check that a farm gets when the configuration names none.
+    pub fn tcp() -> Self {
+        Self {
+            kind: CheckKind::Tcp,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(3),
+            rise: 2,
+            fall: 3,
+            port: None,
+        }
+    }
+    /// The ports on which this check probes `backend` of `farm`.
+    pub fn ports(&self, farm: &Farm, backend: &Backend) -> Vec<u16> {
+        match self.port.or(backend.port) {
+            Some(port) => vec![port],
+            None => farm.ports.iter().collect(),
+        }
+    }
+}
+
+/// What a check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A TCP handshake.
+    Tcp,
+}

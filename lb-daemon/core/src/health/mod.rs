@@ -1,0 +1,1 @@
+//! Health of backends: the rise/fall machine and the schedule of checks.

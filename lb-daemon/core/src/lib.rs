@@ -1,0 +1,10 @@
+//! Drover's decisions, without I/O, clock or runtime.
+//!
+//! The daemon's edges (`lb-daemon`) feed events and the time in, and carry the answers out. Everything here
+//! is a function of its arguments, so that tables and properties can test it.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod health;
+pub mod state;

@@ -1,0 +1,330 @@
+//! The state that the daemon publishes: one immutable snapshot after each change, in plain data.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::config::model::{BackendName, Config, FarmName};
+
+/// What an operator has asked of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AdminState {
+    #[default]
+    Up,
+    /// No new connections, the old ones go on.
+    Drain,
+    /// Taken out by hand: no new connections, checks go on but do not bring it back.
+    Maintenance,
+}
+
+/// A backend's status, as the contract names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendStatus {
+    Up,
+    Down,
+    /// Not judged yet: takes no traffic.
+    Starting,
+    Draining,
+    Maintenance,
+    /// The farm has no checks: takes traffic, and nobody knows whether it should.
+    Unchecked,
+}
+
+impl BackendStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+            Self::Unchecked => "unchecked",
+        }
+    }
+    /// Whether new connections may go there (given a weight above 0).
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Up | Self::Unchecked)
+    }
+}
+
+/// A farm's status, as the contract names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FarmStatus {
+    /// All backends in use.
+    Up,
+    /// Some are down (or not judged yet).
+    Degraded,
+    /// None can serve.
+    Down,
+    Unchecked,
+    Disabled,
+}
+
+impl FarmStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Unchecked => "unchecked",
+            Self::Disabled => "disabled",
+        }
+    }
+    /// The farm's status, from its backends'. Drained and maintained backends were taken out on purpose and
+    /// do not degrade a farm.
+    pub fn of(enabled: bool, backends: impl IntoIterator<Item = BackendStatus>) -> Self {
+        let (mut serving, mut unchecked, mut sick) = (0u32, 0u32, 0u32);
+        for status in backends {
+            match status {
+                BackendStatus::Up => serving += 1,
+                BackendStatus::Unchecked => unchecked += 1,
+                BackendStatus::Down | BackendStatus::Starting => sick += 1,
+                BackendStatus::Draining | BackendStatus::Maintenance => {}
+            }
+        }
+        match (enabled, serving, unchecked, sick) {
+            (false, ..) => Self::Disabled,
+            (true, 0, 0, _) => Self::Down,
+            (true, _, 1.., _) => Self::Unchecked,
+            (true, _, 0, 0) => Self::Up,
+            (true, _, 0, _) => Self::Degraded,
+        }
+    }
+}
+
+/// Packets, bytes (of whole frames) and connections since the data plane was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// From clients to backends.
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    /// From backends to clients.
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    /// Connections opened.
+    pub opened: u64,
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        self.opened += other.opened;
+    }
+}
+
+/// All that can be told of the running daemon, but for what lives in the data plane (counters, connections).
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub version: &'static str,
+    pub started: SystemTime,
+    /// Counts the configurations applied since the start, from 1.
+    pub generation: u64,
+    pub config: Arc<Config>,
+    pub config_path: String,
+    pub interfaces: Vec<InterfaceState>,
+    /// In the configuration's order.
+    pub farms: Vec<FarmState>,
+}
+
+impl Snapshot {
+    pub fn farm(&self, name: &str) -> Option<&FarmState> {
+        self.farms.iter().find(|farm| farm.name.as_str() == name)
+    }
+}
+
+/// An interface that the program is attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceState {
+    pub name: String,
+    pub index: u32,
+    /// `"native"` or `"generic"`.
+    pub xdp_mode: &'static str,
+    pub up: bool,
+    pub mtu: u32,
+}
+
+/// A farm as it is.
+#[derive(Debug, Clone)]
+pub struct FarmState {
+    pub name: FarmName,
+    /// The number by which counters and connections in the data plane know the farm.
+    pub id: u16,
+    pub status: FarmStatus,
+    /// In the configuration's order.
+    pub backends: Vec<BackendState>,
+}
+
+/// A backend as it is.
+#[derive(Debug, Clone)]
+pub struct BackendState {
+    pub name: BackendName,
+    /// The number by which counters and connections in the data plane know the backend.
+    pub id: u16,
+    pub status: BackendStatus,
+    pub admin: AdminState,
+    /// The weight in force: the configuration's, unless an operator has set another.
+    pub weight: u16,
+    /// Since when the status is what it is.
+    pub since: SystemTime,
+    /// Why, in the check's or the operator's words.
+    pub reason: String,
+    /// Connections now tracked, as of the last sweep of the table (at most a second or two old).
+    pub connections: u64,
+    pub traffic: Traffic,
+    /// The addresses whose next hop is not known yet: packets for them are dropped.
+    pub unresolved: Vec<IpAddr>,
+}
+
+/// Something that an operator would want to know afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Counts all events since the start, from 1.
+    pub id: u64,
+    pub time: SystemTime,
+    pub level: EventLevel,
+    pub kind: EventKind,
+    pub farm: Option<String>,
+    pub backend: Option<String>,
+    /// One line for people.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventLevel {
+    Info,
+    Warning,
+    Error,
+}
+
+impl EventLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    DaemonStarted,
+    DaemonStopping,
+    ConfigApplied,
+    ConfigRefused,
+    BackendUp,
+    BackendDown,
+    BackendAdmin,
+    ConnectionsCut,
+    NextHop,
+    Interface,
+}
+
+impl EventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DaemonStarted => "daemon-started",
+            Self::DaemonStopping => "daemon-stopping",
+            Self::ConfigApplied => "config-applied",
+            Self::ConfigRefused => "config-refused",
+            Self::BackendUp => "backend-up",
+            Self::BackendDown => "backend-down",
+            Self::BackendAdmin => "backend-admin",
+            Self::ConnectionsCut => "connections-cut",
+            Self::NextHop => "next-hop",
+            Self::Interface => "interface",
+        }
+    }
+}
+
+/// The last events, oldest first, bounded.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    events: VecDeque<Event>,
+    next: u64,
+}
+
+impl EventLog {
+    /// How many events are kept.
+    pub const KEPT: usize = 1000;
+
+    /// Numbers and keeps an event; the oldest gives way when the log is full.
+    pub fn push(
+        &mut self,
+        time: SystemTime,
+        level: EventLevel,
+        kind: EventKind,
+        farm: Option<&str>,
+        backend: Option<&str>,
+        message: String,
+    ) -> Event {
+        self.next += 1;
+        let (farm, backend) = (farm.map(str::to_owned), backend.map(str::to_owned));
+        let event = Event { id: self.next, time, level, kind, farm, backend, message };
+        if self.events.len() == Self::KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(event.clone());
+        event
+    }
+
+    /// The events kept, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter()
+    }
+}
+
+/// One tracked connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    pub protocol: Protocol,
+    pub client: SocketAddr,
+    /// What the client connected to.
+    pub vip: SocketAddr,
+    /// Where the packets go.
+    pub backend: SocketAddr,
+    /// What the backend sees as the source: the client itself in mode `dnat`.
+    pub source: SocketAddr,
+    pub farm_id: u16,
+    pub backend_id: u16,
+    /// `opening`, `established`, `closing` or `closed`.
+    pub state: &'static str,
+    pub age: Duration,
+    pub idle: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Which connections are meant; every field that is set must match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    pub farm_id: Option<u16>,
+    /// Backends by number: a backend that an earlier configuration had may still have connections.
+    pub backend_id: Option<u16>,
+    pub client: Option<IpAddr>,
+}
+
+impl ConnectionFilter {
+    pub fn matches(&self, connection: &Connection) -> bool {
+        self.farm_id.is_none_or(|id| id == connection.farm_id)
+            && self.backend_id.is_none_or(|id| id == connection.backend_id)
+            && self.client.is_none_or(|ip| ip == connection.client.ip())
+    }
+}

@@ -1,0 +1,146 @@
+//! What the API holds of the daemon: a snapshot to read, counters and connections to look up, commands to send.
+//!
+//! The daemon owns every map and decides; a handler reads what was published, or sends a [`Command`] and waits for
+//! its answer. A handler that is dropped while waiting cancels nothing: the command is carried out all the same.
+
+use std::sync::{Arc, Mutex};
+
+use lb_core::config::ConfigError;
+use lb_core::config::model::{BackendName, FarmName};
+use lb_core::state::{AdminState, Connection, ConnectionFilter, Event, EventLog, Snapshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Why the daemon did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No farm or backend of that name; the text names it and what there is.
+    #[error("{0}")]
+    NotFound(String),
+    /// The configuration is not valid. Nothing was changed.
+    #[error("the configuration is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<ConfigError>),
+    /// The request does not fit the state the daemon is in. Nothing was changed.
+    #[error("{0}")]
+    Conflict(String),
+    /// The kernel or a file refused. What had been changed was changed back.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How a configuration's text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Toml,
+    Json,
+}
+
+/// What a change of the configuration did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// The generation in force afterwards (for a dry run: in force now).
+    pub generation: u64,
+    /// One line for people each, as in `farm 'web': backend '10.0.0.13' added`.
+    pub lines: Vec<String>,
+    /// Live connections to backends that the configuration no longer has. They go on until they end.
+    pub orphaned_connections: u64,
+}
+
+/// What to change in one backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackendPatch {
+    pub admin: Option<AdminState>,
+    /// 0 to 256.
+    pub weight: Option<u16>,
+}
+
+/// An edit of one farm, written back to the configuration file with its comments kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FarmEdit {
+    /// Create or replace; the value has the keys of a `[[farm]]` table, and a `name`, if given, equal to the farm's.
+    Put(serde_json::Value),
+    Delete,
+    Enable(bool),
+}
+
+/// The answer's way back.
+pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// Everything that can be asked of the daemon.
+#[derive(Debug)]
+pub enum Command {
+    PatchBackend { farm: FarmName, backend: BackendName, patch: BackendPatch, reply: Reply<()> },
+    EditFarm { farm: FarmName, edit: FarmEdit, reply: Reply<Changes> },
+    /// Make this text the configuration, and the content of the configuration file.
+    Apply { text: String, format: Format, reply: Reply<Changes> },
+    /// Say what [`Command::Apply`] would do.
+    DryRun { text: String, format: Format, reply: Reply<Changes> },
+    /// Read the file again that the daemon was started with.
+    Reload { reply: Reply<Changes> },
+    /// Delete tracked connections; the answer is how many.
+    Cut { filter: ConnectionFilter, reply: Reply<u64> },
+    /// The configuration file's text as it is in force.
+    ConfigText { reply: Reply<(String, Format)> },
+}
+
+/// What the data plane can be asked without changing it.
+pub trait DataplaneReader: Send + Sync {
+    /// Up to `limit` connections that match, in no order, and how many match in all.
+    fn connections(&self, filter: &ConnectionFilter, limit: usize) -> anyhow::Result<(Vec<Connection>, u64)>;
+    /// How many packets had each outcome since the program was loaded: `(verdict, packets)`, every verdict once.
+    /// A verdict's text is its name in metrics (`[a-z_]+`).
+    fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>>;
+}
+
+/// The events kept and the wire to those who follow.
+#[derive(Debug)]
+pub struct Events {
+    log: Mutex<EventLog>,
+    live: broadcast::Sender<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { log: Mutex::default(), live: broadcast::channel(256).0 }
+    }
+}
+
+impl Events {
+    /// Runs `push` on the log and tells followers of what it returns.
+    pub fn publish(&self, push: impl FnOnce(&mut EventLog) -> Event) -> Event {
+        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let event = push(&mut log);
+        // Nobody following is no error.
+        self.live.send(event.clone()).ok();
+        event
+    }
+
+    /// The events kept, oldest first, and all later ones: none is lost or doubled between the two.
+    pub fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (log.iter().cloned().collect(), self.live.subscribe())
+    }
+}
+
+/// A cheap, cloneable hold on the running daemon.
+#[derive(Clone)]
+pub struct Handle {
+    pub commands: mpsc::Sender<Command>,
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub events: Arc<Events>,
+    pub dataplane: Arc<dyn DataplaneReader>,
+}
+
+impl Handle {
+    /// The state as last published.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Sends what `command` makes of the way back, and waits for the answer.
+    pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Refusal::Conflict("the daemon is stopping".to_owned());
+        self.commands.send(command(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+}

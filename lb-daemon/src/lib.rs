@@ -1,0 +1,3 @@
+//! The edges of Drover: what the `drover` binary is made of. Decisions are in `lb-core`.
+
+pub mod handle;
