@@ -68,18 +68,42 @@ pub type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 /// Everything that can be asked of the daemon.
 #[derive(Debug)]
 pub enum Command {
-    PatchBackend { farm: FarmName, backend: BackendName, patch: BackendPatch, reply: Reply<()> },
-    EditFarm { farm: FarmName, edit: FarmEdit, reply: Reply<Changes> },
+    PatchBackend {
+        farm: FarmName,
+        backend: BackendName,
+        patch: BackendPatch,
+        reply: Reply<()>,
+    },
+    EditFarm {
+        farm: FarmName,
+        edit: FarmEdit,
+        reply: Reply<Changes>,
+    },
     /// Make this text the configuration, and the content of the configuration file.
-    Apply { text: String, format: Format, reply: Reply<Changes> },
+    Apply {
+        text: String,
+        format: Format,
+        reply: Reply<Changes>,
+    },
     /// Say what [`Command::Apply`] would do.
-    DryRun { text: String, format: Format, reply: Reply<Changes> },
+    DryRun {
+        text: String,
+        format: Format,
+        reply: Reply<Changes>,
+    },
     /// Read the file again that the daemon was started with.
-    Reload { reply: Reply<Changes> },
+    Reload {
+        reply: Reply<Changes>,
+    },
     /// Delete tracked connections; the answer is how many.
-    Cut { filter: ConnectionFilter, reply: Reply<u64> },
+    Cut {
+        filter: ConnectionFilter,
+        reply: Reply<u64>,
+    },
     /// The configuration file's text as it is in force.
-    ConfigText { reply: Reply<(String, Format)> },
+    ConfigText {
+        reply: Reply<(String, Format)>,
+    },
 }
 
 /// What the data plane can be asked without changing it.

@@ -1,0 +1,128 @@
+//! Addresses, ports and the key of a flow.
+
+use crate::checksum::Delta;
+use crate::hash::mix;
+
+/// A port as it stands on the wire.
+pub type Port = [u8; 2];
+
+/// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2).
+pub type MappedAddress = [u8; 16];
+
+/// What the two families' addresses have in common. Addresses are bytes as they stand on the wire.
+pub trait Address: Copy + Eq + 'static {
+    fn mapped(&self) -> MappedAddress;
+    /// Mixes the address into a hash.
+    fn mix(&self, hash: u64) -> u64;
+    /// What replacing `old` by `new` does to a checksum.
+    fn delta(old: &Self, new: &Self) -> Delta;
+    /// An address that no packet may come from: unspecified, loopback, multicast (RFC 1122, section 3.2.1.3; RFC
+    /// 4291, section 2.7), and IPv4's broadcast.
+    fn is_impossible_source(&self) -> bool;
+}
+
+#[inline(always)]
+pub const fn map_ipv4([a, b, c, d]: [u8; 4]) -> MappedAddress {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+impl Address for [u8; 4] {
+    #[inline(always)]
+    fn mapped(&self) -> MappedAddress {
+        map_ipv4(*self)
+    }
+    #[inline(always)]
+    fn mix(&self, hash: u64) -> u64 {
+        mix(hash, u32::from_be_bytes(*self))
+    }
+    #[inline(always)]
+    fn delta(old: &Self, new: &Self) -> Delta {
+        Delta::replace(old, new)
+    }
+    #[inline(always)]
+    fn is_impossible_source(&self) -> bool {
+        matches!(self[0], 0 | 127 | 224..=239) || *self == [255; 4]
+    }
+}
+
+impl Address for [u8; 16] {
+    #[inline(always)]
+    fn mapped(&self) -> MappedAddress {
+        *self
+    }
+    #[inline(always)]
+    fn mix(&self, mut hash: u64) -> u64 {
+        let mut at = 0;
+        while at < 16 {
+            hash = mix(hash, u32::from_be_bytes([self[at], self[at + 1], self[at + 2], self[at + 3]]));
+            at += 4;
+        }
+        hash
+    }
+    #[inline(always)]
+    fn delta(old: &Self, new: &Self) -> Delta {
+        Delta::replace(old, new)
+    }
+    #[inline(always)]
+    fn is_impossible_source(&self) -> bool {
+        // ::/127 holds the unspecified address and the loopback address.
+        self[0] == 0xff || (self[..15] == [0; 15] && self[15] < 2)
+    }
+}
+
+/// What tells one direction of one connection from all others. Key of the connection tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey<A> {
+    pub src: A,
+    pub dst: A,
+    pub src_port: Port,
+    pub dst_port: Port,
+    pub protocol: u8,
+    zero: [u8; 3],
+}
+
+impl<A: Address> FlowKey<A> {
+    #[inline(always)]
+    pub const fn new(src: A, dst: A, src_port: Port, dst_port: Port, protocol: u8) -> Self {
+        Self { src, dst, src_port, dst_port, protocol, zero: [0; 3] }
+    }
+
+    /// The flow in the other direction.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self::new(self.dst, self.src, self.dst_port, self.src_port, self.protocol)
+    }
+}
+
+const _: () = assert!(size_of::<FlowKey<[u8; 4]>>() == 16 && size_of::<FlowKey<[u8; 16]>>() == 40);
+
+#[cfg(feature = "user")]
+// SAFETY: bytes throughout, so any bit pattern is valid and there is no padding (sizes asserted above).
+unsafe impl aya::Pod for FlowKey<[u8; 4]> {}
+#[cfg(feature = "user")]
+// SAFETY: as above.
+unsafe impl aya::Pod for FlowKey<[u8; 16]> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_sources() {
+        for address in [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [239, 1, 1, 1], [255; 4]]
+        {
+            assert!(address.is_impossible_source(), "{address:?}");
+        }
+        for address in [[10, 0, 0, 1], [192, 0, 2, 1], [223, 255, 255, 255]] {
+            assert!(!address.is_impossible_source(), "{address:?}");
+        }
+        let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        for address in ["::", "::1", "ff02::1"] {
+            assert!(v6(address).is_impossible_source(), "{address}");
+        }
+        for address in ["2001:db8::1", "fe80::1", "::ffff:10.0.0.1"] {
+            assert!(!v6(address).is_impossible_source(), "{address}");
+        }
+    }
+}

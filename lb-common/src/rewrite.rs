@@ -1,0 +1,49 @@
+//! Edits on header views: what a connection does to each of its packets. Knows no context and no maps.
+
+use crate::abi::{Address, FlowKey, Port};
+use crate::checksum::Delta;
+use crate::wire::{IpHeader, Tcp, Udp};
+
+/// New addresses and ports, and what they do to the checksums: computed once, when a connection opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Translation<A> {
+    pub src: A,
+    pub dst: A,
+    pub src_port: Port,
+    pub dst_port: Port,
+    addresses: Delta,
+    /// Of addresses (they are in the pseudo-header) and ports.
+    transport: Delta,
+}
+
+impl<A: Address> Translation<A> {
+    /// What turns packets of `from` into packets of `to`.
+    #[inline(always)]
+    pub fn new(from: &FlowKey<A>, to: &FlowKey<A>) -> Self {
+        let addresses = A::delta(&from.src, &to.src).and(A::delta(&from.dst, &to.dst));
+        let ports =
+            Delta::replace(&from.src_port, &to.src_port).and(Delta::replace(&from.dst_port, &to.dst_port));
+        Self {
+            src: to.src,
+            dst: to.dst,
+            src_port: to.src_port,
+            dst_port: to.dst_port,
+            addresses,
+            transport: addresses.and(ports),
+        }
+    }
+
+    #[inline(always)]
+    pub fn ip<H: IpHeader<Addr = A>>(&self, header: &mut H) {
+        header.redirect(self.src, self.dst, self.addresses);
+    }
+    #[inline(always)]
+    pub fn tcp(&self, header: &mut Tcp) {
+        header.redirect(self.src_port, self.dst_port, self.transport);
+    }
+    #[inline(always)]
+    pub fn udp(&self, header: &mut Udp) {
+        header.redirect(self.src_port, self.dst_port, self.transport);
+    }
+}

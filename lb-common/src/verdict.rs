@@ -1,0 +1,89 @@
+//! Every reason for every outcome: a stable number, a name for metrics, a sentence for people, and what becomes
+//! of the packet.
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Sent on, rewritten.
+    Forward,
+    /// Left to the host, untouched.
+    Pass,
+    /// Dropped.
+    Drop,
+}
+
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $disposition:ident, $text:literal;)*) => {
+        /// Why a packet met its fate. Numbers are part of the layout of the verdict counters: they are never reused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Verdict { $($(#[$doc])* $variant = $number),* }
+
+        impl Verdict {
+            /// Every verdict, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name in metrics, `[a-z_]+`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+            /// One sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+            #[inline(always)]
+            pub const fn disposition(self) -> Disposition {
+                match self { $(Self::$variant => Disposition::$disposition),* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    Forwarded = 0, "forwarded", Forward, "belongs to a connection and was sent on";
+    Opened = 1, "opened", Forward, "opened a connection and was sent on";
+    NotForVip = 2, "not_for_vip", Pass, "is not for a VIP";
+    NotIp = 3, "not_ip", Pass, "is neither IPv4 nor IPv6";
+    /// 802.1Q and 802.1ad are not read yet.
+    Tagged = 4, "tagged", Pass, "carries a VLAN tag";
+    /// Too short to say whom it is for.
+    TruncatedIp = 5, "truncated_ip", Pass, "ends within the IP header";
+    /// ICMP, ICMPv6 and whatever else is neither TCP nor UDP.
+    HostProtocol = 6, "host_protocol", Pass, "is for a VIP, but neither TCP nor UDP";
+    HostPort = 7, "host_port", Pass, "is for a port of a VIP that no farm serves";
+    BadIpHeader = 8, "bad_ip_header", Drop, "has an IP header that contradicts itself";
+    TruncatedTransport = 9, "truncated_transport", Drop, "ends within the TCP or UDP header";
+    BadTransportHeader = 10, "bad_transport_header", Drop, "has a TCP or UDP header that contradicts itself";
+    BadSource = 11, "bad_source", Drop, "claims a source that no packet can come from";
+    Fragment = 12, "fragment", Drop, "is a fragment";
+    ExtensionHeader = 13, "extension_header", Drop, "has an IPv6 extension header";
+    TtlExpired = 14, "ttl_expired", Drop, "has no hop left";
+    NoConnection = 15, "no_connection", Drop, "belongs to no tracked connection and does not open one";
+    NoBackend = 16, "no_backend", Drop, "is for a farm that has no backend to serve it";
+    NoNextHop = 17, "no_next_hop", Drop, "goes to a backend whose next hop is not known";
+    PortsExhausted = 18, "ports_exhausted", Drop, "found no free source port towards its backend";
+    TableFull = 19, "table_full", Drop, "found the connection table full";
+    /// Cannot happen while the maps agree with each other.
+    Inconsistent = 20, "inconsistent", Drop, "met maps that contradict each other";
+}
+
+impl Verdict {
+    /// How many counters there are.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_are_dense_and_names_unique() {
+        let mut names = HashSet::new();
+        for (index, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, index);
+            assert!(names.insert(verdict.name()));
+            assert!(verdict.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        }
+    }
+}

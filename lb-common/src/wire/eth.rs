@@ -1,0 +1,30 @@
+//! Ethernet II (IEEE 802.3, clause 3).
+
+/// A hardware address.
+pub type Mac = [u8; 6];
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Ethernet {
+    pub dst: Mac,
+    pub src: Mac,
+    ethertype: [u8; 2],
+}
+
+impl Ethernet {
+    pub const SIZE: usize = size_of::<Self>();
+    pub const IPV4: u16 = 0x0800;
+    pub const ARP: u16 = 0x0806;
+    pub const IPV6: u16 = 0x86dd;
+    /// 802.1Q.
+    pub const VLAN: u16 = 0x8100;
+    /// 802.1ad.
+    pub const QINQ: u16 = 0x88a8;
+
+    #[inline(always)]
+    pub fn ethertype(&self) -> u16 {
+        u16::from_be_bytes(self.ethertype)
+    }
+}
+
+const _: () = assert!(Ethernet::SIZE == 14 && align_of::<Ethernet>() == 1);
