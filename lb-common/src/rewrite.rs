@@ -34,6 +34,12 @@ impl<A: Address> Translation<A> {
         }
     }
 
+    /// The same, for packets that arrive with the destination port `new` in place of `old`.
+    #[inline(always)]
+    pub fn arriving_at(&mut self, old: Port, new: Port) {
+        self.transport = self.transport.and(Delta::replace(&new, &old));
+    }
+
     #[inline(always)]
     pub fn ip<H: IpHeader<Addr = A>>(&self, header: &mut H) {
         header.redirect(self.src, self.dst, self.addresses);
@@ -45,5 +51,24 @@ impl<A: Address> Translation<A> {
     #[inline(always)]
     pub fn udp(&self, header: &mut Udp) {
         header.redirect(self.src_port, self.dst_port, self.transport);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_port_is_as_good_as_a_new_translation() {
+        let flow = |port: u16| FlowKey::new([10, 0, 0, 11], [192, 0, 2, 10], [0, 80], port.to_be_bytes(), 6);
+        let to = FlowKey::new([192, 0, 2, 10], [198, 51, 100, 7], [0, 80], 40000u16.to_be_bytes(), 6);
+        let mut translation = Translation::new(&flow(40000), &to);
+        translation.arriving_at(40000u16.to_be_bytes(), 1024u16.to_be_bytes());
+        let fresh = Translation::new(&flow(1024), &to);
+        for field in 0..=u16::MAX {
+            let field = field.to_be_bytes();
+            let (a, b) = (translation.transport.apply(field), fresh.transport.apply(field));
+            assert!(a == b || (a == [0, 0] && b == [255, 255]) || (a == [255, 255] && b == [0, 0]));
+        }
     }
 }

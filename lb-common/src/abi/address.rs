@@ -70,9 +70,10 @@ impl Address for [u8; 16] {
     }
 }
 
-/// What tells one direction of one connection from all others. Key of the connection tables.
+/// What tells one direction of one connection from all others. Key of the connection tables. Aligned, for the kernel hashes
+/// it by words and the verifier wants aligned accesses to the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey<A> {
     pub src: A,
     pub dst: A,

@@ -6,7 +6,7 @@ use super::{MappedAddress, Port};
 pub const WILDCARD_PORT: Port = [0, 0];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct ServiceKey {
     pub vip: MappedAddress,
     pub port: Port,
