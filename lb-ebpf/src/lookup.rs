@@ -131,8 +131,11 @@ fn establish<F: Family>(
 
 #[inline(always)]
 fn steer<A>(connection: &mut Connection<A>, flags: u8) {
-    let direction =
-        if connection.direction == Direction::Forward as u8 { Direction::Forward } else { Direction::Reverse };
+    let direction = if connection.direction == Direction::Forward as u8 {
+        Direction::Forward
+    } else {
+        Direction::Reverse
+    };
     connection.fins = tcp::fins(connection.fins, direction, flags);
     connection.state = tcp::after(State::from_raw(connection.state), connection.fins, flags) as u8;
 }

@@ -5,8 +5,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lb_common::abi::{
-    self, ADDRESS_BACKEND, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry, BackendLabel, Connection,
-    FarmEntry, FlowKey, Label, MaglevTable, MappedAddress, NextHop, ServiceKey, WILDCARD_PORT,
+    self, ADDRESS_BACKEND, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry, BackendLabel,
+    Connection, FarmEntry, FlowKey, Label, MaglevTable, MappedAddress, NextHop, ServiceKey, WILDCARD_PORT,
 };
 use lb_common::verdict::Verdict;
 use lb_common::wire::{IpHeader, Ipv4, Ipv6};
@@ -34,13 +34,17 @@ static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::COUNT, 0);
 #[map]
 static CLOCK: Array<u32> = Array::pinned(1, 0);
 #[map]
-static CONNECTIONS_V4: HashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> = HashMap::pinned(1 << 21, BPF_F_NO_PREALLOC);
+static CONNECTIONS_V4: HashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> =
+    HashMap::pinned(1 << 21, BPF_F_NO_PREALLOC);
 #[map]
-static CONNECTIONS_V6: HashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> = HashMap::pinned(1 << 21, BPF_F_NO_PREALLOC);
+static CONNECTIONS_V6: HashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> =
+    HashMap::pinned(1 << 21, BPF_F_NO_PREALLOC);
 #[map]
-static OPENING_V4: LruHashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> = LruHashMap::pinned(2 * abi::OPENING_MAX, 0);
+static OPENING_V4: LruHashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> =
+    LruHashMap::pinned(2 * abi::OPENING_MAX, 0);
 #[map]
-static OPENING_V6: LruHashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> = LruHashMap::pinned(2 * abi::OPENING_MAX, 0);
+static OPENING_V6: LruHashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> =
+    LruHashMap::pinned(2 * abi::OPENING_MAX, 0);
 
 #[map]
 static SCRATCH_V4: PerCpuArray<Scratch<[u8; 4]>> = PerCpuArray::with_max_entries(1, 0);
@@ -192,7 +196,9 @@ pub fn count(backend: u16, direction: usize, bytes: u64, opened: bool) {
     if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(backend)) {
         // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other.
         let counters = unsafe { &mut *counters };
-        if let (Some(packets), Some(sum)) = (counters.packets.get_mut(direction), counters.bytes.get_mut(direction)) {
+        if let (Some(packets), Some(sum)) =
+            (counters.packets.get_mut(direction), counters.bytes.get_mut(direction))
+        {
             *packets += 1;
             *sum += bytes;
         }

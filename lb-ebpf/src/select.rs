@@ -39,7 +39,8 @@ pub fn open<F: Family>(
         return Err(Verdict::NoBackend);
     }
     let hash = hash::flow(key);
-    let backend_id = maps::backend_at(farm.table, hash::slot(hash, TABLE_SIZE)).ok_or(Verdict::Inconsistent)?;
+    let backend_id =
+        maps::backend_at(farm.table, hash::slot(hash, TABLE_SIZE)).ok_or(Verdict::Inconsistent)?;
     let backend = maps::backend(backend_id).ok_or(Verdict::Inconsistent)?;
     if F::hop(backend).ifindex == 0 {
         return Err(Verdict::NoNextHop);

@@ -6,5 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod desired;
+pub mod diff;
 pub mod health;
+pub mod maglev;
 pub mod state;
