@@ -1,3 +1,5 @@
 //! The edges of Drover: what the `drover` binary is made of. Decisions are in `lb-core`.
 
+pub mod checks;
+pub mod clock;
 pub mod handle;

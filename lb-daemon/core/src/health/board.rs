@@ -110,6 +110,11 @@ impl Board {
         if self.schedule.handle_done(probe) { self.count(probe, outcome, now) } else { Vec::new() }
     }
 
+    /// A probe could not be made, for a reason that says nothing of the backend: no result, and the next slot as ever.
+    pub fn handle_untried(&mut self, probe: ProbeId) {
+        self.schedule.handle_done(probe);
+    }
+
     /// Starts what is due and counts what has outlasted its time-out as failed.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
