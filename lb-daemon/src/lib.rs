@@ -3,3 +3,6 @@
 pub mod checks;
 pub mod clock;
 pub mod handle;
+pub mod netlink;
+#[cfg(test)]
+mod test_net;
