@@ -1,5 +1,6 @@
 //! The edges of Drover: what the `drover` binary is made of. Decisions are in `lb-core`.
 
+pub mod announce;
 pub mod checks;
 pub mod clock;
 pub mod handle;
