@@ -1,1 +1,52 @@
-//! Health of backends: the rise/fall machine and the schedule of checks.
+//! Health of backends: the rise/fall machine of each target, the schedule of probes, and what both say of a backend.
+//!
+//! A *target* is one check at one address and port of one backend. [`Board`] holds all of them and is the only part
+//! that the daemon talks to; it asks for probes and is told of their outcomes. Nothing here reads a clock.
+
+mod backend;
+mod board;
+mod machine;
+mod schedule;
+mod target;
+
+pub use backend::Health;
+pub use board::{Board, Effect, Report};
+pub use machine::{Machine, Transition};
+pub use schedule::{ProbeId, Schedule, Step, TargetId};
+pub use target::{Target, targets};
+
+/// What one probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub passed: bool,
+    /// In words, as in `connection refused`.
+    pub reason: String,
+}
+
+impl Outcome {
+    pub fn passed(reason: impl Into<String>) -> Self {
+        Self { passed: true, reason: reason.into() }
+    }
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self { passed: false, reason: reason.into() }
+    }
+}
+
+/// What is held of a target or of a whole backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Judgement {
+    /// Not judged yet.
+    Starting,
+    Up,
+    Down,
+}
+
+impl Judgement {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}

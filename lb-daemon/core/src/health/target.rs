@@ -1,0 +1,132 @@
+//! What is probed: every check of every backend of every enabled farm, at each address and port.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::model::{BackendName, Check, CheckKind, Config, FarmName};
+
+/// One check at one address and port of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub farm: FarmName,
+    pub backend: BackendName,
+    pub address: SocketAddr,
+    pub check: Check,
+    /// Whether an earlier daemon held the backend to be up. Looked at only when the target is new to the board.
+    pub adopted: bool,
+}
+
+/// As at the start of a reason: `tcp 10.0.0.11:443`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.check.kind {
+            CheckKind::Tcp => "tcp",
+        };
+        write!(f, "{kind} {}", self.address)
+    }
+}
+
+/// Every target of `config`. `adopted` says whether an earlier daemon held the backend with this name at this
+/// address to be up; a daemon that has been running answers `false`, since the board remembers.
+pub fn targets(config: &Config, adopted: impl Fn(&FarmName, &BackendName, IpAddr) -> bool) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for farm in config.farms.iter().filter(|farm| farm.enabled) {
+        for backend in &farm.backends {
+            for address in backend.address.iter() {
+                let adopted = adopted(&farm.name, &backend.name, address);
+                for check in &farm.checks {
+                    targets.extend(check.ports(farm, backend).into_iter().map(|port| Target {
+                        farm: farm.name.clone(),
+                        backend: backend.name.clone(),
+                        address: SocketAddr::new(address, port),
+                        check: check.clone(),
+                        adopted,
+                    }));
+                }
+            }
+        }
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{
+        Addresses, Backend, Daemon, Farm, Mode, Ports, Protocols, Scheduler, Timeouts, XdpMode,
+    };
+
+    fn farm(name: &str, backends: Vec<Backend>) -> Farm {
+        Farm {
+            name: FarmName::new(name).unwrap(),
+            vips: vec!["192.0.2.10".parse().unwrap()],
+            ports: Ports::Ranges(vec![(80, 80), (587, 588)]),
+            protocols: Protocols { tcp: true, udp: false },
+            mode: Mode::Nat,
+            scheduler: Scheduler::Maglev,
+            timeouts: Timeouts::default(),
+            enabled: true,
+            backends,
+            checks: vec![Check::tcp()],
+        }
+    }
+
+    fn backend(name: &str, v4: Option<&str>, v6: Option<&str>, port: Option<u16>) -> Backend {
+        let address =
+            Addresses { v4: v4.map(|text| text.parse().unwrap()), v6: v6.map(|text| text.parse().unwrap()) };
+        Backend { name: BackendName::new(name).unwrap(), address, port, weight: 1 }
+    }
+
+    fn config(farms: Vec<Farm>) -> Config {
+        let daemon = Daemon {
+            interfaces: vec!["eth0".into()],
+            xdp_mode: XdpMode::Auto,
+            socket: "/s".into(),
+            socket_group: None,
+            state_dir: "/d".into(),
+            bpffs_dir: "/b".into(),
+            connections: 1024,
+            manage_vips: true,
+        };
+        Config { daemon, farms }
+    }
+
+    fn listed(config: &Config) -> Vec<String> {
+        let targets = targets(config, |_, _, _| false);
+        targets.iter().map(|target| format!("{} {} {target}", target.farm, target.backend)).collect()
+    }
+
+    #[test]
+    fn every_address_and_port_of_every_enabled_farm_is_a_target() {
+        let both = backend("both", Some("10.0.0.1"), Some("2001:db8::1"), Some(443));
+        let ranged = backend("ranged", Some("10.0.0.2"), None, None);
+        let disabled = Farm { enabled: false, ..farm("off", vec![ranged.clone()]) };
+        let unchecked = Farm { checks: Vec::new(), ..farm("blind", vec![ranged.clone()]) };
+        let everything = Farm { ports: Ports::All, ..farm("all", vec![ranged.clone(), both.clone()]) };
+        let farms = vec![farm("web", vec![both, ranged]), disabled, unchecked, everything];
+        let expected = [
+            "web both tcp 10.0.0.1:443",
+            "web both tcp [2001:db8::1]:443",
+            "web ranged tcp 10.0.0.2:80",
+            "web ranged tcp 10.0.0.2:587",
+            "web ranged tcp 10.0.0.2:588",
+            "all both tcp 10.0.0.1:443",
+            "all both tcp [2001:db8::1]:443",
+        ];
+        assert_eq!(listed(&config(farms)), expected);
+    }
+
+    #[test]
+    fn the_port_of_the_check_comes_before_that_of_the_backend() {
+        let mut farm = farm("web", vec![backend("b", Some("10.0.0.1"), None, Some(443))]);
+        farm.checks[0].port = Some(8080);
+        assert_eq!(listed(&config(vec![farm])), ["web b tcp 10.0.0.1:8080"]);
+    }
+
+    #[test]
+    fn adoption_is_asked_for_each_address() {
+        let both = backend("b", Some("10.0.0.1"), Some("2001:db8::1"), Some(80));
+        let targets = targets(&config(vec![farm("web", vec![both])]), |_, _, address| address.is_ipv4());
+        assert_eq!(targets.iter().map(|target| target.adopted).collect::<Vec<_>>(), [true, false]);
+    }
+}

@@ -1,0 +1,136 @@
+//! From a backend's address to what stands in front of a frame for it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+
+use super::{Link, Neighbour, Netlink, Route, RouteError};
+
+/// Where frames for an address go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    Resolved {
+        ifindex: u32,
+        /// Of the link that the frames leave by.
+        source_mac: [u8; 6],
+        destination_mac: [u8; 6],
+        /// Of that link.
+        mtu: u32,
+    },
+    Unresolved {
+        /// In words, as in `10.0.0.254 does not answer on eth0`.
+        reason: String,
+    },
+}
+
+impl Netlink {
+    /// Resolves `addresses` in one pass. Makes the kernel go on with those that it has not resolved and confirm those
+    /// that are stale, so that backends stay resolved though this host has no traffic of its own with them; what
+    /// comes of it is told as [`super::Change::Neighbours`].
+    ///
+    /// An error means that nothing could be learnt at all.
+    pub async fn resolve(&self, addresses: &[IpAddr]) -> io::Result<HashMap<IpAddr, Resolution>> {
+        let links: HashMap<u32, Link> =
+            self.links().await?.into_iter().map(|link| (link.index, link)).collect();
+        let neighbours = self.neighbours().await?;
+        let mut resolutions = HashMap::new();
+        let mut probes = BTreeSet::new();
+        for &address in addresses {
+            let resolution = match self.next_hop(address).await {
+                Ok(route) => {
+                    let neighbour = neighbours.get(&(route.ifindex, route.via));
+                    let (resolution, probe) = resolution(&route, links.get(&route.ifindex), neighbour);
+                    probes.extend(probe.then_some((route.ifindex, route.via)));
+                    resolution
+                }
+                Err(RouteError::Unreachable(reason)) => Resolution::Unresolved { reason: reason.to_owned() },
+                Err(RouteError::Netlink(error)) => return Err(error),
+            };
+            resolutions.insert(address, resolution);
+        }
+        for (ifindex, via) in probes {
+            // The link may have gone since it was read; that is a change of its own.
+            if let Err(error) = self.probe(ifindex, via).await {
+                tracing::debug!(ifindex, %via, %error, "cannot probe a neighbour");
+            }
+        }
+        Ok(resolutions)
+    }
+}
+
+/// What a route, its link and its neighbour make of an address, and whether to probe the neighbour.
+fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbour>) -> (Resolution, bool) {
+    let no = |reason: String, probe| (Resolution::Unresolved { reason }, probe);
+    if route.local {
+        return no("it is an address of this host".to_owned(), false);
+    }
+    let Some(link) = link else { return no(format!("there is no link {}", route.ifindex), false) };
+    let name = &link.name;
+    if !link.up {
+        return no(format!("{name} is down"), false);
+    }
+    if link.mac == [0; 6] {
+        return no(format!("{name} has no MAC address"), false);
+    }
+    match neighbour {
+        Some(Neighbour { mac: Some(mac), usable: true, idle }) => {
+            let resolved = Resolution::Resolved {
+                ifindex: link.index,
+                source_mac: link.mac,
+                destination_mac: *mac,
+                mtu: link.mtu,
+            };
+            (resolved, *idle)
+        }
+        Some(Neighbour { idle, .. }) => no(format!("{} does not answer on {name}", route.via), *idle),
+        None => no(format!("{} is not resolved yet on {name}", route.via), true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_resolved_only_by_a_usable_neighbour_on_a_link_that_is_up() {
+        const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+        const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+        let via = "10.0.0.254".parse().unwrap();
+        let route = Route { ifindex: 3, via, local: false };
+        let local = Route { local: true, ..route };
+        let link = Link { name: "eth0".into(), index: 3, mac: OURS, mtu: 1500, up: true };
+        let down = Link { up: false, ..link.clone() };
+        let tunnel = Link { mac: [0; 6], ..link.clone() };
+        let good = Neighbour { mac: Some(THEIRS), usable: true, idle: false };
+        let stale = Neighbour { idle: true, ..good };
+        let failed = Neighbour { mac: None, usable: false, idle: true };
+        let asking = Neighbour { idle: false, ..failed };
+        let table = [
+            ("reachable", route, Some(&link), Some(&good), Ok(()), false),
+            ("stale is used and confirmed", route, Some(&link), Some(&stale), Ok(()), true),
+            ("failed", route, Some(&link), Some(&failed), Err("10.0.0.254 does not answer on eth0"), true),
+            (
+                "being asked",
+                route,
+                Some(&link),
+                Some(&asking),
+                Err("10.0.0.254 does not answer on eth0"),
+                false,
+            ),
+            ("unknown", route, Some(&link), None, Err("10.0.0.254 is not resolved yet on eth0"), true),
+            ("link down", route, Some(&down), Some(&good), Err("eth0 is down"), false),
+            ("no MAC", route, Some(&tunnel), None, Err("eth0 has no MAC address"), false),
+            ("no link", route, None, Some(&good), Err("there is no link 3"), false),
+            ("our own", local, Some(&link), Some(&good), Err("it is an address of this host"), false),
+        ];
+        for (description, route, link, neighbour, expected, probe) in table {
+            let expected = match expected {
+                Ok(()) => {
+                    Resolution::Resolved { ifindex: 3, source_mac: OURS, destination_mac: THEIRS, mtu: 1500 }
+                }
+                Err(reason) => Resolution::Unresolved { reason: reason.to_owned() },
+            };
+            assert_eq!(resolution(&route, link, neighbour), (expected, probe), "{description}");
+        }
+    }
+}

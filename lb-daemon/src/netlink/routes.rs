@@ -1,0 +1,92 @@
+//! The way to an address.
+
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Netlink;
+
+/// The way to an address, as the kernel would send a packet of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub ifindex: u32,
+    /// The gateway, or the address itself when it is on the link. A gateway may be of the other family.
+    pub via: IpAddr,
+    /// Whether the address is one of this host's own.
+    pub local: bool,
+}
+
+/// Why there is no way to an address.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// In words.
+    #[error("{0}")]
+    Unreachable(&'static str),
+    #[error("the kernel does not answer: {0}")]
+    Netlink(#[from] io::Error),
+}
+
+const NO_ROUTE: RouteError = RouteError::Unreachable("no route to it");
+
+impl Netlink {
+    /// The way to `addr`.
+    pub async fn next_hop(&self, addr: IpAddr) -> Result<Route, RouteError> {
+        let (address_family, destination_prefix_length) = family(addr);
+        let mut message = RouteMessage::default();
+        message.header = RouteHeader { address_family, destination_prefix_length, ..RouteHeader::default() };
+        message.attributes.push(RouteAttribute::Destination(addr.into()));
+        let answers = match self.ask(RouteNetlinkMessage::GetRoute(message), 0).await {
+            Ok(answers) => answers,
+            Err(error) => return Err(unreachable(error)),
+        };
+        let route = |message| if let RouteNetlinkMessage::NewRoute(r) = message { Some(r) } else { None };
+        parse(answers.into_iter().find_map(route).ok_or(NO_ROUTE)?, addr)
+    }
+}
+
+/// The kernel's number of the family, and the length of a prefix that is one address.
+pub(super) fn family(addr: IpAddr) -> (AddressFamily, u8) {
+    match addr {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    }
+}
+
+fn unreachable(error: io::Error) -> RouteError {
+    match error.raw_os_error() {
+        Some(libc::ENETUNREACH) => NO_ROUTE,
+        Some(libc::EHOSTUNREACH) => RouteError::Unreachable("its route says unreachable"),
+        Some(libc::EACCES) => RouteError::Unreachable("its route says prohibited"),
+        // What the kernel says of a blackhole, and of addresses that nobody has, such as 0.0.0.0.
+        Some(libc::EINVAL) => RouteError::Unreachable("its route says blackhole"),
+        Some(_) | None => error.into(),
+    }
+}
+
+fn parse(message: RouteMessage, addr: IpAddr) -> Result<Route, RouteError> {
+    let kind = message.header.kind;
+    let local = kind == RouteType::Local;
+    if !local && kind != RouteType::Unicast {
+        return Err(RouteError::Unreachable("its route is not for unicast"));
+    }
+    let (mut ifindex, mut via) = (None, addr);
+    for attribute in message.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            ifindex = Some(index);
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet(gateway)) = attribute {
+            via = gateway.into();
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) = attribute {
+            via = gateway.into();
+        } else if let RouteAttribute::Via(RouteVia::Inet(gateway)) = attribute {
+            via = gateway.into();
+        } else if let RouteAttribute::Via(RouteVia::Inet6(gateway)) = attribute {
+            via = gateway.into();
+        }
+    }
+    let ifindex = ifindex.ok_or(RouteError::Unreachable("its route names no interface"))?;
+    Ok(Route { ifindex, via, local })
+}
