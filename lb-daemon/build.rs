@@ -25,7 +25,9 @@ fn build() -> Result<(), String> {
     let variable = |name: &str| std::env::var(name).map_err(|error| format!("{name}: {error}"));
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     let target_dir = PathBuf::from(variable("OUT_DIR")?).join("ebpf");
-    for watched in ["lb-ebpf/src", "lb-ebpf/Cargo.toml", "lb-common/src", "lb-common/Cargo.toml", "Cargo.lock"] {
+    for watched in
+        ["lb-ebpf/src", "lb-ebpf/Cargo.toml", "lb-common/src", "lb-common/Cargo.toml", "Cargo.lock"]
+    {
         println!("cargo:rerun-if-changed={}", root.join(watched).display());
     }
     let triple = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
@@ -34,7 +36,17 @@ fn build() -> Result<(), String> {
     };
     let status = Command::new(variable("CARGO")?)
         .current_dir(&root)
-        .args(["build", "--package", "lb-ebpf", "--release", "-Z", "build-std=core", "--target", triple, "--target-dir"])
+        .args([
+            "build",
+            "--package",
+            "lb-ebpf",
+            "--release",
+            "-Z",
+            "build-std=core",
+            "--target",
+            triple,
+            "--target-dir",
+        ])
         .arg(&target_dir)
         // The outer build's settings (clippy's wrapper, its flags) are not for this target.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")

@@ -19,7 +19,7 @@ impl Delta {
     /// Replacing `old` by `new`; `N` is 2 or a multiple of 4. Summing by wider words gives the same (RFC 1071, section 2).
     #[inline(always)]
     pub fn replace<const N: usize>(old: &[u8; N], new: &[u8; N]) -> Self {
-        const { assert!(N == 2 || N % 4 == 0) };
+        const { assert!(N == 2 || N.is_multiple_of(4)) };
         if N == 2 {
             let (old, new) = (u16::from_ne_bytes([old[0], old[1]]), u16::from_ne_bytes([new[0], new[1]]));
             return Self(fold(u32::from(!old) + u32::from(new)));

@@ -18,20 +18,17 @@ pub struct Translation<A> {
 }
 
 impl<A: Address> Translation<A> {
-    /// What turns packets of `from` into packets of `to`.
+    /// Makes this what turns packets of `from` into packets of `to`, in place: for a BPF program, whose stack is short.
     #[inline(always)]
-    pub fn new(from: &FlowKey<A>, to: &FlowKey<A>) -> Self {
-        let addresses = A::delta(&from.src, &to.src).and(A::delta(&from.dst, &to.dst));
+    pub fn set(&mut self, from: &FlowKey<A>, to: &FlowKey<A>) {
+        self.addresses = A::delta(&from.src, &to.src).and(A::delta(&from.dst, &to.dst));
+        self.src = to.src;
+        self.dst = to.dst;
+        self.src_port = to.src_port;
+        self.dst_port = to.dst_port;
         let ports =
             Delta::replace(&from.src_port, &to.src_port).and(Delta::replace(&from.dst_port, &to.dst_port));
-        Self {
-            src: to.src,
-            dst: to.dst,
-            src_port: to.src_port,
-            dst_port: to.dst_port,
-            addresses,
-            transport: addresses.and(ports),
-        }
+        self.transport = self.addresses.and(ports);
     }
 
     /// The same, for packets that arrive with the destination port `new` in place of `old`.
@@ -62,9 +59,21 @@ mod tests {
     fn a_changed_port_is_as_good_as_a_new_translation() {
         let flow = |port: u16| FlowKey::new([10, 0, 0, 11], [192, 0, 2, 10], [0, 80], port.to_be_bytes(), 6);
         let to = FlowKey::new([192, 0, 2, 10], [198, 51, 100, 7], [0, 80], 40000u16.to_be_bytes(), 6);
-        let mut translation = Translation::new(&flow(40000), &to);
+        let new = |from: &FlowKey<[u8; 4]>| {
+            let mut translation = Translation {
+                src: [0; 4],
+                dst: [0; 4],
+                src_port: [0; 2],
+                dst_port: [0; 2],
+                addresses: Delta::ZERO,
+                transport: Delta::ZERO,
+            };
+            translation.set(from, &to);
+            translation
+        };
+        let mut translation = new(&flow(40000));
         translation.arriving_at(40000u16.to_be_bytes(), 1024u16.to_be_bytes());
-        let fresh = Translation::new(&flow(1024), &to);
+        let fresh = new(&flow(1024));
         for field in 0..=u16::MAX {
             let field = field.to_be_bytes();
             let (a, b) = (translation.transport.apply(field), fresh.transport.apply(field));

@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod checks;
 pub mod clock;
+pub mod datapath;
 pub mod handle;
 pub mod netlink;
 #[cfg(test)]

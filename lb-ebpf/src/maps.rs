@@ -58,6 +58,8 @@ pub struct Scratch<A> {
     pub to: FlowKey<A>,
     /// The same, reversed: the key of the reverse entry.
     pub reverse: FlowKey<A>,
+    /// The flow as the client sees its answers.
+    pub back: FlowKey<A>,
     pub connection: Connection<A>,
 }
 
@@ -160,16 +162,18 @@ pub fn is_backend<A: Address>(address: &A) -> bool {
     address_flags(address) & ADDRESS_BACKEND != 0
 }
 
-/// The farm that serves a flow's destination, and its number.
-#[inline(always)]
+/// The farm that serves a flow's destination, and its number. A function of its own, for the sake of the stack.
+#[inline(never)]
 pub fn farm<A: Address>(key: &FlowKey<A>) -> Option<(u16, &'static FarmEntry)> {
-    let vip = key.dst.mapped();
-    let exact = ServiceKey::new(vip, key.dst_port, key.protocol);
+    let mut service = ServiceKey::new(key.dst.mapped(), key.dst_port, key.protocol);
     // SAFETY: a u32, read once; the daemon replaces entries whole.
-    let id = match unsafe { SERVICES.get(exact) } {
+    let id = match unsafe { SERVICES.get(&service) } {
         Some(id) => *id,
-        // SAFETY: as above.
-        None => *unsafe { SERVICES.get(ServiceKey::new(vip, WILDCARD_PORT, key.protocol)) }?,
+        None => {
+            service.port = WILDCARD_PORT;
+            // SAFETY: as above.
+            *unsafe { SERVICES.get(&service) }?
+        }
     };
     Some((id as u16, FARMS.get(id)?))
 }

@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::abi::{Address, Connection, FlowKey, NO_TABLE, NextHop, TABLE_SIZE};
 use lb_common::hash;
-use lb_common::rewrite::Translation;
 use lb_common::tcp::{self, Direction, State};
 use lb_common::verdict::Verdict;
 use lb_common::wire::protocol;
@@ -45,22 +44,24 @@ pub fn open<F: Family>(
     if F::hop(backend).ifindex == 0 {
         return Err(Verdict::NoNextHop);
     }
-    let Scratch { to, reverse, connection } = maps::scratch::<F>().ok_or(Verdict::Inconsistent)?;
-    *to = FlowKey::new(
-        if farm.source_is_vip != 0 { key.dst } else { key.src },
-        F::address(backend),
-        key.src_port,
-        if backend.port == [0, 0] { key.dst_port } else { backend.port },
-        key.protocol,
-    );
+    let Scratch { to, reverse, back, connection } = maps::scratch::<F>().ok_or(Verdict::Inconsistent)?;
+    *to = *key;
+    to.dst = F::address(backend);
+    if farm.source_is_vip != 0 {
+        to.src = key.dst;
+    }
+    if backend.port != [0, 0] {
+        to.dst_port = backend.port;
+    }
+    back.set_reverse_of(key);
     connection.client_hop = *client_hop;
     (connection.farm, connection.backend) = (farm_id, backend_id);
     (connection.last_seen, connection.created) = (now, now);
     (connection.synack, connection.synack_seen) = (0, 0);
     (connection.state, connection.fins) = (State::Opening as u8, 0);
     connection.direction = Direction::Reverse as u8;
-    enter_reverse::<F>(key, hash, to, reverse, connection)?;
-    connection.translation = Translation::new(key, to);
+    enter_reverse::<F>(hash, to, reverse, back, connection)?;
+    connection.translation.set(key, to);
     connection.direction = Direction::Forward as u8;
     if F::opening().insert(key, &*connection, 0).is_err() {
         F::opening().remove(&*reverse).ok();
@@ -73,14 +74,14 @@ pub fn open<F: Family>(
 /// port in `to`. The insertion itself is the test, so two CPUs cannot take the same port.
 #[inline(always)]
 fn enter_reverse<F: Family>(
-    key: &FlowKey<F::Addr>,
     hash: u32,
     to: &mut FlowKey<F::Addr>,
     reverse: &mut FlowKey<F::Addr>,
+    back: &FlowKey<F::Addr>,
     connection: &mut Connection<F::Addr>,
 ) -> Result<(), Verdict> {
-    *reverse = to.reversed();
-    connection.translation = Translation::new(reverse, &key.reversed());
+    reverse.set_reverse_of(to);
+    connection.translation.set(reverse, back);
     let mut candidate = hash::slot(hash.rotate_left(16), 65536 - FIRST_PORT);
     for _ in 0..ATTEMPTS {
         if F::opening().insert(&*reverse, &*connection, u64::from(BPF_NOEXIST)).is_ok() {

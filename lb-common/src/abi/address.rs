@@ -89,6 +89,17 @@ impl<A: Address> FlowKey<A> {
         Self { src, dst, src_port, dst_port, protocol, zero: [0; 3] }
     }
 
+    /// Makes this the other direction of `flow`, in place: for a BPF program, whose stack is short.
+    #[inline(always)]
+    pub fn set_reverse_of(&mut self, flow: &Self) {
+        self.src = flow.dst;
+        self.dst = flow.src;
+        self.src_port = flow.dst_port;
+        self.dst_port = flow.src_port;
+        self.protocol = flow.protocol;
+        self.zero = [0; 3];
+    }
+
     /// The flow in the other direction.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {

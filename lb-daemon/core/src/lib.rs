@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ageing;
 pub mod config;
 pub mod desired;
 pub mod diff;

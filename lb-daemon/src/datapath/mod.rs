@@ -6,16 +6,17 @@
 
 mod apply;
 mod attach;
-mod batch;
 mod connections;
 mod maps;
 mod observe;
+mod table;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
 use lb_common::abi::{self, map};
 
 pub use attach::{AttachError, Attached};
@@ -71,9 +72,13 @@ impl Datapath {
         program(&mut self.ebpf)
     }
 
-    /// Everything that the program writes by aya-log, to `tracing`. Must be called within a tokio runtime.
-    pub fn forward_logs(&mut self) -> anyhow::Result<aya_log::EbpfLogger<&'static dyn std::any::Any>> {
-        anyhow::bail!("not yet")
+    /// What the program writes by aya-log, for the one who forwards it to the daemon's log.
+    ///
+    /// # Errors
+    ///
+    /// When called a second time.
+    pub fn logger(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+        EbpfLogger::init(&mut self.ebpf)
     }
 
     /// Takes program, links and maps out of the kernel: packets are the host's again, connections forgotten.

@@ -1,0 +1,68 @@
+//! Carries map operations out. The daemon's loop calls it; each operation is one system call or a few.
+
+use anyhow::Context as _;
+use aya::maps::{MapError, PerCpuValues};
+use aya::util::nr_cpus;
+use lb_common::abi::{BackendCounters, BackendLabel, Label};
+use lb_core::diff::{MapOp, Observed};
+
+use super::Datapath;
+
+impl Datapath {
+    /// Carries `ops` out in order, and `observed` along.
+    ///
+    /// # Errors
+    ///
+    /// At the first operation that the kernel refuses; `observed` then says how far it came, so that another plan can lead
+    /// back.
+    pub fn apply(&mut self, observed: &mut Observed, ops: &[MapOp]) -> anyhow::Result<()> {
+        for op in ops {
+            self.carry_out(op).context("the kernel refused a change of the maps")?;
+            observed.apply(op);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, op: &MapOp) -> anyhow::Result<()> {
+        let maps = &mut self.maps;
+        match op {
+            MapOp::Filter(filter) => maps.filter.set(0, **filter, 0)?,
+            MapOp::Address(address, Some(flags)) => maps.addresses.insert(address, flags, 0)?,
+            MapOp::Address(address, None) => absent_is_fine(maps.addresses.remove(address))?,
+            MapOp::Service(key, Some(farm)) => maps.services.insert(key, u32::from(*farm), 0)?,
+            MapOp::Service(key, None) => absent_is_fine(maps.services.remove(key))?,
+            MapOp::FarmLabel(id, label) => {
+                maps.farm_labels.set(u32::from(*id), label.unwrap_or(Label::default()), 0)?;
+            }
+            MapOp::Farm(id, entry) => maps.farms.set(u32::from(*id), entry, 0)?,
+            MapOp::BackendLabel(id, label) => {
+                maps.backend_labels.set(u32::from(*id), label.unwrap_or(BackendLabel::default()), 0)?;
+            }
+            MapOp::Backend(id, entry) => maps.backends.set(u32::from(*id), entry, 0)?,
+            MapOp::ResetCounters(id) => {
+                let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+                let zeros = PerCpuValues::try_from(vec![BackendCounters::default(); cpus])?;
+                maps.counters.set(u32::from(*id), zeros, 0)?;
+            }
+            MapOp::Table(number, table) => maps.tables.set(*number, **table, 0)?,
+        }
+        Ok(())
+    }
+
+    /// Sets the data plane's clock.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, which it has no reason to.
+    pub fn set_clock(&mut self, ticks: u32) -> anyhow::Result<()> {
+        Ok(self.maps.clock.set(0, ticks, 0)?)
+    }
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,308 @@
+//! Packets of well-behaved clients and backends.
+
+use lb_core::config::model::{Mode, Ports};
+
+use crate::packet::*;
+use crate::rig::*;
+
+const V4: (&str, &str, &str) = ("198.51.100.7", "192.0.2.10", "10.0.0.11");
+const V6: (&str, &str, &str) = ("[2001:db8:7::7]", "[2001:db8::10]", "[2001:db8:1::11]");
+
+fn bare(address: &str) -> &str {
+    address.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[test]
+fn a_handshake_and_its_answers_are_translated_both_ways() {
+    for (client, vip, server) in [V4, V6] {
+        for mode in [Mode::Nat, Mode::Dnat] {
+            let mut rig = Rig::with(vec![farm("web", &[bare(vip)], port(80), mode, &[(bare(server), 1)])]);
+            let seen_source = if mode == Mode::Nat { vip } else { client };
+            let (outside, inside) = (
+                (format!("{client}:40000"), format!("{vip}:80")),
+                (format!("{seen_source}:40000"), format!("{server}:80")),
+            );
+            let segment = |flags, seq, ack| L4::Tcp { flags, seq, ack };
+            let steps = [
+                ("opened", true, segment(SYN, 999, 0)),
+                ("forwarded", false, segment(SYN | ACK, 5000, 1000)),
+                ("forwarded", true, segment(ACK, 1000, 5001)),
+                ("forwarded", true, segment(ACK, 1000, 5001)),
+                ("forwarded", false, segment(ACK, 5001, 1010)),
+                ("forwarded", true, segment(FIN | ACK, 1010, 5001)),
+                ("forwarded", false, segment(FIN | ACK, 5001, 1011)),
+                ("forwarded", true, segment(ACK, 1011, 5002)),
+            ];
+            for (index, (verdict, forward, l4)) in steps.into_iter().enumerate() {
+                let payload: &[u8] = if index == 3 { b"GET / HTTP/1.0\r\n" } else { b"" };
+                let (from, to) = if forward { (&outside, &inside) } else { (&inside, &outside) };
+                // What the other side sees of a reverse packet is the outside pair, turned round.
+                let sent = if forward {
+                    frame(&from.0, &from.1, l4, payload)
+                } else {
+                    frame(&from.1, &from.0, l4, payload)
+                };
+                let got = rig.send(&sent);
+                assert_eq!(got.verdict, verdict, "{client} {mode:?} step {index}");
+                let read = read(&got.frame);
+                let ends = if forward { (&to.0, &to.1) } else { (&to.1, &to.0) };
+                assert_eq!((read.src.to_string(), read.dst.to_string()), (ends.0.clone(), ends.1.clone()));
+                assert_eq!(read.ttl, 63);
+                if forward {
+                    assert_eq!((got.action, read.macs), (XDP_REDIRECT, (BACKEND_MAC, BALANCER_MAC)));
+                } else {
+                    assert_eq!((got.action, read.macs), (XDP_TX, (CLIENT_MAC, BALANCER_MAC)));
+                }
+                assert_eq!(got.frame.len(), sent.len());
+                assert!(got.frame.ends_with(payload));
+            }
+            assert_eq!(rig.connections(), 1);
+        }
+    }
+}
+
+#[test]
+fn datagrams_are_translated_with_and_without_checksum() {
+    for (client, vip, server) in [V4, V6] {
+        for l4 in [L4::Udp, L4::UdpWithoutChecksum] {
+            let mut rig =
+                Rig::with(vec![farm("dns", &[bare(vip)], port(53), Mode::Nat, &[(bare(server), 1)])]);
+            let (outside, service, inside) =
+                (format!("{client}:5353"), format!("{vip}:53"), format!("{server}:53"));
+            for verdict in ["opened", "forwarded"] {
+                let got = rig.send(&frame(&outside, &service, l4, b"odd"));
+                assert_eq!(got.verdict, verdict);
+                let read = read(&got.frame);
+                assert_eq!((read.dst.to_string(), read.summed), (inside.clone(), l4 == L4::Udp));
+            }
+            for _ in 0..2 {
+                let got = rig.send(&frame(&inside, &format!("{vip}:5353"), l4, b"answer"));
+                assert_eq!(got.verdict, "forwarded");
+                let read = read(&got.frame);
+                assert_eq!((read.src.to_string(), read.dst.to_string()), (service.clone(), outside.clone()));
+            }
+            assert_eq!(rig.verdict(&frame(&outside, &service, l4, b"more")), "forwarded");
+        }
+    }
+}
+
+#[test]
+fn a_backend_may_listen_on_another_port() {
+    let mut web = farm("web", &["192.0.2.10"], Ports::Ranges(vec![(80, 80), (8000, 8010)]), Mode::Nat, &[]);
+    web.backends = vec![backend(&["10.0.0.11"], Some(3000), 1)];
+    let mut rig = Rig::with(vec![web]);
+    for service in ["192.0.2.10:80", "192.0.2.10:8005"] {
+        let got = rig.send(&frame("198.51.100.7:40000", service, tcp(SYN), b""));
+        let inside = read(&got.frame);
+        assert_eq!(inside.dst.to_string(), "10.0.0.11:3000");
+        let got = rig.send(&frame("10.0.0.11:3000", &inside.src.to_string(), tcp(SYN | ACK), b""));
+        assert_eq!(
+            read(&got.frame).src.to_string(),
+            service,
+            "the answer comes from where the client called"
+        );
+    }
+    assert_eq!(rig.verdict(&frame("198.51.100.7:40000", "192.0.2.10:81", tcp(SYN), b"")), "host_port");
+}
+
+#[test]
+fn a_farm_of_all_ports_keeps_the_port_that_the_client_used() {
+    let mut rig = Rig::with(vec![farm("all", &["192.0.2.10"], Ports::All, Mode::Dnat, &[("10.0.0.11", 1)])]);
+    for port in [1, 80, 65535] {
+        let got = rig.send(&frame("198.51.100.7:40000", &format!("192.0.2.10:{port}"), tcp(SYN), b""));
+        assert_eq!(read(&got.frame).dst.to_string(), format!("10.0.0.11:{port}"));
+    }
+}
+
+#[test]
+fn clients_with_the_same_port_get_different_ones_at_the_backend() {
+    for mode in [Mode::Nat, Mode::Dnat] {
+        let vips = ["192.0.2.10", "192.0.2.11"];
+        let mut web = farm("web", &vips, Ports::Ranges(vec![(80, 81)]), mode, &[]);
+        web.backends = vec![backend(&["10.0.0.11"], Some(3000), 1)];
+        let mut rig = Rig::with(vec![web]);
+        let mut seen = std::collections::HashSet::new();
+        for vip in vips {
+            for service in [80, 81] {
+                for client in ["198.51.100.7", "198.51.100.8"] {
+                    let outside = (format!("{client}:40000"), format!("{vip}:{service}"));
+                    let got = rig.send(&frame(&outside.0, &outside.1, tcp(SYN), b""));
+                    assert_eq!(got.verdict, "opened");
+                    let inside = read(&got.frame);
+                    assert!(seen.insert(inside.src), "{} twice", inside.src);
+                    let got = rig.send(&frame(
+                        &inside.dst.to_string(),
+                        &inside.src.to_string(),
+                        tcp(SYN | ACK),
+                        b"",
+                    ));
+                    let back = read(&got.frame);
+                    assert_eq!((back.src.to_string(), back.dst.to_string()), (outside.1, outside.0));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ports_run_out_and_are_given_out_again() {
+    let mut rig = Rig::new(65536);
+    let mut web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)]);
+    web.timeouts.syn = std::time::Duration::from_secs(10);
+    rig.configure(&[web.clone()], |_| true);
+    let client = |i: u32| format!("10.{}.{}.{}:40000", 1 + (i >> 16), (i >> 8) & 255, i & 255);
+    let mut opened = 0u32;
+    let mut refused = 0;
+    for i in 0..70_000 {
+        match rig.verdict(&frame(&client(i), "192.0.2.10:80", tcp(SYN), b"")) {
+            "opened" => opened += 1,
+            "ports_exhausted" => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(refused > 0 && (50_000..=65_000).contains(&opened), "{opened} opened, {refused} refused");
+    assert_eq!(rig.connections(), u64::from(opened), "a refused one leaves nothing behind");
+    rig.datapath.set_clock(101).unwrap();
+    let sweep = rig.reader.sweep(0, |_| web.timeouts).unwrap();
+    assert_eq!((sweep.expired, rig.connections()), (u64::from(opened), 0));
+    assert_eq!(rig.verdict(&frame("198.51.100.7:40000", "192.0.2.10:80", tcp(SYN), b"")), "opened");
+}
+
+#[test]
+fn a_flood_of_half_open_connections_costs_no_established_one() {
+    let mut rig = Rig::new(2048);
+    rig.configure(&[farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)])], |_| true);
+    let segment = |flags, seq, ack| L4::Tcp { flags, seq, ack };
+    for i in 0..1000 {
+        let client = format!("198.51.100.7:{}", 10_000 + i);
+        assert_eq!(rig.verdict(&frame(&client, "192.0.2.10:80", segment(SYN, 1, 0), b"")), "opened");
+        rig.send(&frame(
+            "10.0.0.11:80",
+            &format!("192.0.2.10:{}", 10_000 + i),
+            segment(SYN | ACK, 7, 2),
+            b"",
+        ));
+        assert_eq!(rig.verdict(&frame(&client, "192.0.2.10:80", segment(ACK, 2, 8), b"")), "forwarded");
+    }
+    for i in 0..50_000u32 {
+        let flooder = format!("10.{}.{}.{}:1234", 1 + (i >> 16), (i >> 8) & 255, i & 255);
+        rig.send(&frame(&flooder, "192.0.2.10:80", segment(SYN, 1, 0), b""));
+        // Guessing does not help: whoever has not seen the backend's number stays half open.
+        rig.send(&frame(&flooder, "192.0.2.10:80", segment(ACK, 2, 12345), b""));
+    }
+    for i in 0..1000 {
+        let client = format!("198.51.100.7:{}", 10_000 + i);
+        assert_eq!(
+            rig.verdict(&frame(&client, "192.0.2.10:80", segment(ACK, 2, 8), b"x")),
+            "forwarded",
+            "{client}"
+        );
+    }
+}
+
+#[test]
+fn a_client_may_open_again_from_the_port_of_a_closed_connection() {
+    let two = [("10.0.0.11", 1), ("10.0.0.12", 1)];
+    let web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &two);
+    let mut rig = Rig::with(vec![web.clone()]);
+    let segment = |flags, seq, ack| L4::Tcp { flags, seq, ack };
+    let client = "198.51.100.7:40000";
+    let first =
+        read(&rig.send(&frame(client, "192.0.2.10:80", segment(SYN, 1, 0), b"")).frame).dst.to_string();
+    rig.send(&frame(&first, "192.0.2.10:40000", segment(SYN | ACK, 7, 2), b""));
+    rig.send(&frame(client, "192.0.2.10:80", segment(ACK, 2, 8), b""));
+    // A SYN in the middle is the ends' business.
+    assert_eq!(rig.verdict(&frame(client, "192.0.2.10:80", segment(SYN, 1, 0), b"")), "forwarded");
+    rig.send(&frame(&first, "192.0.2.10:40000", segment(RST, 8, 2), b""));
+    let dead = first.trim_end_matches(":80").to_owned();
+    rig.configure(&[web], |name| name != dead);
+    let again = rig.send(&frame(client, "192.0.2.10:80", segment(SYN, 100, 0), b""));
+    assert_eq!(again.verdict, "opened");
+    assert_ne!(read(&again.frame).dst.to_string(), first, "not to the one that is down by now");
+    assert_eq!(rig.connections(), 1);
+}
+
+#[test]
+fn a_backend_that_leaves_keeps_its_connections_and_gets_no_new_ones() {
+    let two = [("10.0.0.11", 1), ("10.0.0.12", 1)];
+    let web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &two);
+    let mut rig = Rig::with(vec![web.clone()]);
+    let mut flows = Vec::new();
+    for i in 0..200 {
+        let client = format!("198.51.100.7:{}", 20_000 + i);
+        let got = rig.send(&frame(&client, "192.0.2.10:80", tcp(SYN), b""));
+        flows.push((client, read(&got.frame).dst));
+    }
+    let first = flows.iter().filter(|(_, backend)| backend.to_string() == "10.0.0.11:80").count();
+    assert!((60..=140).contains(&first), "{first} of 200");
+    let mut shrunk = web.clone();
+    shrunk.backends.remove(0);
+    rig.configure(&[shrunk], |_| true);
+    for (client, backend) in &flows {
+        let got = rig.send(&frame(client, "192.0.2.10:80", tcp(SYN), b""));
+        assert_eq!((got.verdict, read(&got.frame).dst), ("forwarded", *backend), "known flows stay");
+    }
+    rig.configure(&[web], |name| name == "10.0.0.12");
+    for i in 0..100 {
+        let got = rig.send(&frame(&format!("198.51.100.8:{}", 20_000 + i), "192.0.2.10:80", tcp(SYN), b""));
+        assert_eq!(read(&got.frame).dst.to_string(), "10.0.0.12:80");
+    }
+}
+
+#[test]
+fn connections_age_by_their_state_and_only_together() {
+    let web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)]);
+    let mut rig = Rig::with(vec![web.clone()]);
+    let udp = |rig: &mut Rig| rig.send(&frame("198.51.100.7:5000", "192.0.2.10:80", L4::Udp, b"")).verdict;
+    let answer = |rig: &mut Rig| rig.send(&frame("10.0.0.11:80", "192.0.2.10:5000", L4::Udp, b"")).verdict;
+    let sweep = |rig: &Rig, floor| rig.reader.sweep(floor, |_| web.timeouts).unwrap().expired;
+    assert_eq!((udp(&mut rig), answer(&mut rig)), ("opened", "forwarded"));
+    for minute in 1..5u32 {
+        rig.datapath.set_clock(minute * 550).unwrap();
+        assert_eq!(answer(&mut rig), "forwarded", "a stream in one direction keeps both alive");
+        assert_eq!(sweep(&rig, 0), 0);
+    }
+    rig.datapath.set_clock(4 * 550 + 601).unwrap();
+    assert_eq!(sweep(&rig, 4 * 550 + 100), 0, "the clock has not been kept for long enough");
+    assert_eq!((sweep(&rig, 0), rig.connections()), (1, 0));
+    assert_eq!(udp(&mut rig), "opened");
+}
+
+#[test]
+fn connections_are_listed_and_cut() {
+    use lb_core::state::ConnectionFilter;
+    use lb_daemon::handle::DataplaneReader as _;
+    let mut rig = Rig::with(vec![farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)])]);
+    for client in ["198.51.100.7:40000", "198.51.100.7:40001", "198.51.100.8:40000"] {
+        rig.send(&frame(client, "192.0.2.10:80", tcp(SYN), b""));
+    }
+    let filter = ConnectionFilter { client: Some("198.51.100.8".parse().unwrap()), ..Default::default() };
+    let (listed, total) = rig.reader.connections(&filter, 10).unwrap();
+    assert_eq!((listed.len(), total), (1, 1));
+    let one = &listed[0];
+    assert_eq!(
+        (one.client.to_string(), one.vip.to_string()),
+        ("198.51.100.8:40000".into(), "192.0.2.10:80".into())
+    );
+    assert_eq!((one.backend.to_string(), one.state), ("10.0.0.11:80".to_string(), "opening"));
+    assert_eq!(rig.reader.cut(&filter).unwrap(), 1);
+    assert_eq!(rig.connections(), 2);
+    assert_eq!(rig.verdict(&frame("198.51.100.8:40000", "192.0.2.10:80", tcp(ACK), b"")), "no_connection");
+    assert_eq!(rig.reader.cut(&ConnectionFilter::default()).unwrap(), 2);
+    assert_eq!(rig.connections(), 0);
+}
+
+#[test]
+fn counters_tell_packets_bytes_and_connections_of_a_backend() {
+    let mut rig = Rig::with(vec![farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)])]);
+    let request = frame("198.51.100.7:40000", "192.0.2.10:80", tcp(SYN), b"");
+    let answer = frame("10.0.0.11:80", "192.0.2.10:40000", tcp(SYN | ACK), b"0123456789");
+    rig.send(&request);
+    rig.send(&request);
+    rig.send(&answer);
+    let id = *rig.observed.backends.keys().next().unwrap();
+    let traffic = rig.reader.traffic(id).unwrap();
+    assert_eq!((traffic.packets_in, traffic.bytes_in), (2, 2 * request.len() as u64));
+    assert_eq!((traffic.packets_out, traffic.bytes_out), (1, answer.len() as u64));
+    assert_eq!(traffic.opened, 1);
+}
