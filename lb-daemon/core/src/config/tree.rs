@@ -55,7 +55,7 @@ impl Value {
             Self::Array(_) => "a list".to_owned(),
             Self::String(text) => quoted(text),
             Self::Integer(number) => number.to_string(),
-            Self::Float(number) => number.to_string(),
+            Self::Float(number) => format!("{number:?}"),
             Self::Bool(flag) => flag.to_string(),
             Self::Other(what) => (*what).to_owned(),
         }
