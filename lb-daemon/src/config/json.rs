@@ -108,7 +108,7 @@ pub fn tree(text: &str) -> Result<Node, Vec<ConfigError>> {
     let tree = match Slice::whole(&text) {
         Ok(whole) => node(whole, String::new(), DEPTH_MAX, &lines, &mut errors),
         Err(error) => {
-            errors.push(syntax_error(&error, 0, &text, &lines));
+            errors.push(syntax_error(&error, &text, &lines));
             return Err(errors);
         }
     };
@@ -203,16 +203,17 @@ fn plain(error: &serde_json::Error) -> String {
     }
 }
 
-fn syntax_error(error: &serde_json::Error, base: usize, text: &str, lines: &Lines<'_>) -> ConfigError {
-    let offset = base + lines.offset(error.line(), error.column());
+fn syntax_error(error: &serde_json::Error, text: &str, lines: &Lines<'_>) -> ConfigError {
+    let offset = lines.offset(error.line(), error.column());
     let at = Some(lines.position(offset));
+    let closes = text.get(offset..).is_some_and(|rest| rest.starts_with(['}', ']']));
     let message = plain(error);
     let first = text.trim_start();
     let hint = if !first.starts_with('{') {
         "a JSON configuration begins with {; is it TOML? Then its name must not end in .json"
-    } else if text.get(..offset.min(text.len())).unwrap_or(text).lines().any(is_comment) {
+    } else if text.lines().any(is_comment) {
         "JSON has no comments: remove them, or write the configuration in TOML"
-    } else if message.contains("trailing comma") {
+    } else if message.contains("trailing comma") || (closes && message.starts_with("key must")) {
         "remove the comma before the closing bracket"
     } else if message.starts_with("EOF") {
         "close every { [ and \" that was opened"
