@@ -1,10 +1,13 @@
 //! What people read who have made a mistake: each file in `bad-configs` holds one, and says in its first four
 //! lines where it is and what must be told about it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what tests share may fail as they do")]
+
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use lb_core::config::{ConfigError, Position};
-use lb_daemon::cli::check::render;
+use lb_daemon::cli::check::{render, run};
 use lb_daemon::config::parse;
 use lb_daemon::handle::Format;
 
@@ -72,7 +75,9 @@ fn json_is_told_its_mistakes_with_their_places_too() {
         let keys = format!("\"address\": \"10.0.0.11\",\n{keys}");
         farm(&format!("\"vip\": \"192.0.2.10\", \"ports\": [80], \"backend\": [{{{keys}}}]"))
     };
-    let table: &[(&str, String, (u32, u32), &str, &str, &str)] = &[
+    /// What it is, the text, line and column, path, and parts of message and hint.
+    type Case<'a> = (&'a str, String, (u32, u32), &'a str, &'a str, &'a str);
+    let table: &[Case<'_>] = &[
         ("empty", String::new(), (1, 1), "", "not JSON: EOF", "begins with {"),
         ("toml", "[daemon]\ninterfaces".to_owned(), (1, 2), "", "not JSON", "is it TOML?"),
         ("cut off", "{\"daemon\": {".to_owned(), (1, 12), "", "not JSON: EOF", "close every"),
@@ -179,5 +184,17 @@ fn the_caret_stays_on_the_screen_and_below_its_character() {
         };
         let column = lines[caret].chars().position(|c| c == '^').unwrap();
         assert_eq!(lines[caret - 1].chars().skip(column).take(1).collect::<String>(), character, "{report}");
+    }
+}
+
+#[test]
+fn the_exit_status_tells_a_valid_file_from_another() {
+    // An `ExitCode` can be compared only as it is printed.
+    let status = |path: &Path, json| format!("{:?}", run(path, json));
+    let (good, bad) = (folder().join("../good-configs/smallest.toml"), folder().join("weight-300.toml"));
+    for json in [false, true] {
+        assert_eq!(status(&good, json), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(status(&bad, json), format!("{:?}", ExitCode::from(2)));
+        assert_eq!(status(Path::new("/nonexistent/drover.toml"), json), format!("{:?}", ExitCode::from(2)));
     }
 }

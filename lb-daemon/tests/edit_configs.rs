@@ -1,5 +1,7 @@
 //! Edits of one farm: what is asked for happens, and everything else stays as somebody wrote it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what tests share may fail as they do")]
+
 use lb_core::config::model::{Config, FarmName};
 use lb_daemon::config::{edit, parse};
 use lb_daemon::handle::{FarmEdit, Format, Refusal};

@@ -1,5 +1,7 @@
 //! What the daemon gets to work with: files that are valid, and the models they become.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what tests share may fail as they do")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

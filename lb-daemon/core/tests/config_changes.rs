@@ -1,5 +1,7 @@
 //! What people are told of a new configuration.
 
+#![allow(clippy::unwrap_used, reason = "what tests share may fail as they do")]
+
 use std::time::Duration;
 
 use lb_core::config::model::{

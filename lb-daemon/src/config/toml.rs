@@ -32,8 +32,8 @@ fn told(mut errors: Vec<Error>, text: &str) -> Vec<Error> {
         return errors;
     }
     errors.retain(|error| !is_duplicate(error));
-    let line = errors.first().map_or(0, |first| line_at(text, start(first)).0);
-    errors.retain(|error| line_at(text, start(error)).0 == line);
+    let (begin, line) = line_at(text, errors.first().map_or(0, start));
+    errors.retain(|error| start(error) <= begin + line.len());
     // A string that does not end swallows the brackets after it.
     let string = errors.iter().position(is_string).unwrap_or(0);
     errors.into_iter().skip(string).take(1).collect()
