@@ -139,22 +139,16 @@ mod tests {
     #[test]
     fn bytes_that_are_not_utf8_are_located() {
         let (_folder, path) = write("a.toml", b"[daemon]\ninterfaces = [\"\xc3\xa9\xff\"]\n");
-        match load(&path).unwrap_err() {
-            LoadError::NotUtf8 { at, .. } => assert_eq!(at, Position { line: 2, column: 17 }),
-            other => panic!("{other}"),
-        }
+        let LoadError::NotUtf8 { at, .. } = load(&path).unwrap_err() else { panic!() };
+        assert_eq!(at, Position { line: 2, column: 17 });
     }
 
     #[test]
     fn an_invalid_file_comes_back_with_its_text_and_errors() {
         let (_folder, path) = write("a.toml", b"[daemon]\n");
-        match load(&path).unwrap_err() {
-            LoadError::Invalid { text, errors, .. } => {
-                assert_eq!(text, "[daemon]\n");
-                assert_eq!(errors.len(), 1);
-            }
-            other => panic!("{other}"),
-        }
+        let LoadError::Invalid { text, errors, .. } = load(&path).unwrap_err() else { panic!() };
+        assert_eq!(text, "[daemon]\n");
+        assert_eq!(errors.len(), 1);
     }
 
     #[test]
