@@ -2,7 +2,9 @@
 
 pub mod announce;
 pub mod checks;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod datapath;
 pub mod handle;
 pub mod netlink;

@@ -14,7 +14,7 @@ pub struct Position {
 pub struct ConfigError {
     /// The key, as in `farm[0].backend[1].weight`; empty when the text as a whole is meant.
     pub path: String,
-    /// Unknown where the format keeps no positions (JSON that parses).
+    /// Unknown for what stands in no text, such as a farm that is put through the API.
     pub at: Option<Position>,
     /// What is wrong and what was expected.
     pub message: String,

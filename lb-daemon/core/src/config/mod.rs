@@ -1,6 +1,23 @@
 //! A configuration's way from a parsed text to a valid model: [`tree`] -> [`file`] -> [`model`].
+//!
+//! The daemon's edge parses TOML or JSON into a [`tree::Node`]; [`read`] makes a [`model::Config`] of it or says
+//! everything that is wrong. [`changes`] tells people what differs between two models.
 
+mod address;
+mod changes;
+mod draft;
 mod error;
+mod fields;
+pub mod file;
+pub mod keys;
 pub mod model;
+mod overlap;
+mod ports;
+mod rules;
+mod text;
+pub mod tree;
 
+pub use changes::{changes, needs_restart};
 pub use error::{ConfigError, Position};
+pub use file::read;
+pub use text::{duration_text, ports_text};

@@ -1,0 +1,195 @@
+//! What differs between two configurations, for people.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use super::model::{
+    Addresses, Backend, Check, CheckKind, Config, Daemon, Farm, Mode, Protocols, Scheduler, XdpMode,
+};
+use super::text::{duration_text, ports_text};
+
+/// One line for each difference, in the new configuration's order; empty if and only if they are equal.
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut lines = daemon_changes(&old.daemon, &new.daemon).iter().map(Change::line).collect::<Vec<_>>();
+    for farm in &new.farms {
+        match old.farm(farm.name.as_str()) {
+            Some(before) => farm_changes(before, farm, &mut lines),
+            None => {
+                lines.push(format!("farm '{}': added, {}", farm.name, count(farm.backends.len(), "backend")))
+            }
+        }
+    }
+    for farm in old.farms.iter().filter(|farm| new.farm(farm.name.as_str()).is_none()) {
+        lines.push(format!("farm '{}': removed", farm.name));
+    }
+    let moved = reordered(&old.farms, &new.farms, |farm| farm.name.as_str());
+    if moved {
+        lines.push("farms: in another order".to_owned());
+    }
+    lines
+}
+
+/// The keys of `[daemon]` that differ and take effect only at the next start.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let changes = daemon_changes(&old.daemon, &new.daemon);
+    changes.iter().filter(|change| change.restart).map(|change| change.key.to_owned()).collect()
+}
+
+struct Change {
+    key: &'static str,
+    from: String,
+    to: String,
+    /// Whether a running daemon cannot follow it.
+    restart: bool,
+}
+
+impl Change {
+    fn line(&self) -> String {
+        let note = if self.restart { " (after a restart)" } else { "" };
+        format!("daemon: {} {} -> {}{note}", self.key, self.from, self.to)
+    }
+}
+
+fn daemon_changes(old: &Daemon, new: &Daemon) -> Vec<Change> {
+    // Taken apart, so that a new key is not forgotten here.
+    let Daemon { interfaces, xdp_mode, socket, socket_group, state_dir, bpffs_dir, connections, manage_vips } =
+        new;
+    let group = |group: &Option<String>| group.clone().unwrap_or_else(|| "none".to_owned());
+    let rows = [
+        ("interfaces", old.interfaces.join(", "), interfaces.join(", "), true),
+        ("xdp_mode", xdp_mode_text(old.xdp_mode).to_owned(), xdp_mode_text(*xdp_mode).to_owned(), true),
+        ("socket", old.socket.display().to_string(), socket.display().to_string(), true),
+        ("socket_group", group(&old.socket_group), group(socket_group), true),
+        ("state_dir", old.state_dir.display().to_string(), state_dir.display().to_string(), true),
+        ("bpffs_dir", old.bpffs_dir.display().to_string(), bpffs_dir.display().to_string(), true),
+        ("connections", old.connections.to_string(), connections.to_string(), true),
+        ("manage_vips", old.manage_vips.to_string(), manage_vips.to_string(), false),
+    ];
+    rows.into_iter()
+        .filter(|(_, from, to, _)| from != to)
+        .map(|(key, from, to, restart)| Change { key, from, to, restart })
+        .collect()
+}
+
+fn xdp_mode_text(mode: XdpMode) -> &'static str {
+    match mode {
+        XdpMode::Auto => "auto",
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+    }
+}
+
+fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
+    // Taken apart, so that a new field is not forgotten here.
+    let Farm { name, vips, ports, protocols, mode, scheduler, timeouts, enabled, backends, checks } = new;
+    let title = format!("farm '{name}'");
+    let mut differ = |what: &str, from: String, to: String| {
+        if from != to {
+            lines.push(format!("{title}: {what} {from} -> {to}"));
+        }
+    };
+    differ("vip", list(&old.vips), list(vips));
+    differ("ports", ports_text(&old.ports), ports_text(ports));
+    differ("protocol", protocols_text(old.protocols), protocols_text(*protocols));
+    differ("mode", mode_text(old.mode).to_owned(), mode_text(*mode).to_owned());
+    differ("scheduler", scheduler_text(old.scheduler).to_owned(), scheduler_text(*scheduler).to_owned());
+    for (what, from, to) in [
+        ("timeouts.syn", old.timeouts.syn, timeouts.syn),
+        ("timeouts.established", old.timeouts.established, timeouts.established),
+        ("timeouts.fin", old.timeouts.fin, timeouts.fin),
+        ("timeouts.udp", old.timeouts.udp, timeouts.udp),
+    ] {
+        differ(what, duration_text(from), duration_text(to));
+    }
+    differ("checks", checks_text(&old.checks), checks_text(checks));
+    if old.enabled != *enabled {
+        lines.push(format!("{title}: {}", if *enabled { "enabled" } else { "disabled" }));
+    }
+    for backend in backends {
+        match old.backends.iter().find(|before| before.name == backend.name) {
+            Some(before) => backend_changes(&title, before, backend, lines),
+            None => lines.push(format!("{title}: backend '{}' added", backend.name)),
+        }
+    }
+    for backend in &old.backends {
+        if !backends.iter().any(|after| after.name == backend.name) {
+            lines.push(format!("{title}: backend '{}' removed", backend.name));
+        }
+    }
+    if reordered(&old.backends, backends, |backend| backend.name.as_str()) {
+        lines.push(format!("{title}: backends in another order"));
+    }
+}
+
+fn backend_changes(farm: &str, old: &Backend, new: &Backend, lines: &mut Vec<String>) {
+    let Backend { name, address, port, weight } = new;
+    let mut differ = |what: &str, from: String, to: String| {
+        if from != to {
+            lines.push(format!("{farm}: backend '{name}': {what} {from} -> {to}"));
+        }
+    };
+    differ("address", addresses_text(&old.address), addresses_text(address));
+    differ("port", port_text(old.port), port_text(*port));
+    differ("weight", old.weight.to_string(), weight.to_string());
+}
+
+fn port_text(port: Option<u16>) -> String {
+    port.map_or_else(|| "the client's".to_owned(), |port| port.to_string())
+}
+
+fn addresses_text(addresses: &Addresses) -> String {
+    list(&addresses.iter().collect::<Vec<IpAddr>>())
+}
+
+fn protocols_text(protocols: Protocols) -> String {
+    let names = [("tcp", protocols.tcp), ("udp", protocols.udp)];
+    list(&names.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect::<Vec<_>>())
+}
+
+fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Nat => "nat",
+        Mode::Dnat => "dnat",
+    }
+}
+
+fn scheduler_text(scheduler: Scheduler) -> &'static str {
+    match scheduler {
+        Scheduler::Maglev => "maglev",
+    }
+}
+
+fn checks_text(checks: &[Check]) -> String {
+    if checks.is_empty() {
+        return "none".to_owned();
+    }
+    checks.iter().map(check_text).collect::<Vec<_>>().join("; ")
+}
+
+fn check_text(check: &Check) -> String {
+    let Check { kind, interval, timeout, rise, fall, port } = check;
+    let kind = match kind {
+        CheckKind::Tcp => "tcp",
+    };
+    let port = port.map_or_else(String::new, |port| format!(" on port {port}"));
+    let (interval, timeout) = (duration_text(*interval), duration_text(*timeout));
+    format!("{kind}{port} every {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+}
+
+fn list(items: &[impl Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Whether those that are in both lists stand in another order.
+fn reordered<T>(old: &[T], new: &[T], name: impl Fn(&T) -> &str) -> bool {
+    let common = |list: &[T], other: &[T]| {
+        let there: std::collections::BTreeSet<String> =
+            other.iter().map(|item| name(item).to_owned()).collect();
+        list.iter().map(|item| name(item).to_owned()).filter(|name| there.contains(name)).collect::<Vec<_>>()
+    };
+    common(old, new) != common(new, old)
+}

@@ -1,0 +1,318 @@
+//! A farm as far as it could be read: every value that was right, and where it stands.
+//!
+//! Values that were refused are `None`, so that rules which need them are not judged.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use super::address::{Kind, PlacedAddress, read_addresses};
+use super::fields::{Errors, Place, Spot, Table};
+use super::keys;
+use super::model::{
+    Addresses, Backend, BackendName, Check, CheckKind, Farm, FarmName, Mode, NAME_MAX, Protocols, Scheduler,
+    Timeouts, WEIGHT_MAX,
+};
+use super::ports::{PlacedPorts, read_ports};
+use super::rules;
+use super::tree::quoted;
+
+/// A farm that has been read but not judged against the others.
+#[derive(Debug)]
+pub struct FarmDraft {
+    pub spot: Spot,
+    pub name: Option<(FarmName, Spot)>,
+    pub vips: Vec<PlacedAddress>,
+    /// Whether `vips` is all that the file says.
+    pub vips_whole: bool,
+    pub ports: Option<PlacedPorts>,
+    pub protocols: Option<(Protocols, Spot)>,
+    pub backends: Vec<BackendDraft>,
+    pub checks: Vec<CheckDraft>,
+    /// What is left to make a farm of it, if every value was right.
+    rest: Option<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    mode: Mode,
+    scheduler: Scheduler,
+    timeouts: Timeouts,
+    enabled: bool,
+}
+
+#[derive(Debug)]
+pub struct BackendDraft {
+    pub spot: Spot,
+    pub name: Option<(BackendName, Spot)>,
+    pub addresses: Vec<PlacedAddress>,
+    pub addresses_whole: bool,
+    /// `None` if it was refused; `Some(None)` if there is none.
+    pub port: Option<Option<u16>>,
+    weight: Option<u16>,
+}
+
+#[derive(Debug)]
+pub struct CheckDraft {
+    /// The check's table, or the farm's if the file names no check.
+    pub spot: Spot,
+    /// Whether it is the check that a farm gets when the file names none.
+    pub default: bool,
+    /// Whether the file names a port, right or wrong.
+    pub has_port: bool,
+    check: Option<Check>,
+}
+
+impl FarmDraft {
+    pub fn read(place: &Place<'_>, errors: &mut Errors) -> Option<Self> {
+        let table = Table::open(place, &keys::FARM, errors)?;
+        let name = read_farm_name(&table, errors);
+        let kind = table
+            .get("type")
+            .is_none_or(|place| place.choice(&[("l4", ())], &["redirect"], errors).is_some());
+        let (vips, vips_whole) =
+            match table.need("vip", "write vip = \"192.0.2.10\", the address clients connect to", errors) {
+                Some(place) => read_addresses(&place, Kind::Vip, errors),
+                None => (Vec::new(), false),
+            };
+        let ports = table
+            .need("ports", "write ports = [80, 443], or ports = \"*\" for every port", errors)
+            .and_then(|place| read_ports(&place, errors));
+        let protocols = match table.get("protocol") {
+            Some(place) => read_protocols(&place, errors).map(|protocols| (protocols, place.spot)),
+            None => Some((Protocols { tcp: true, udp: false }, table.spot.clone())),
+        };
+        let mode = table.get("mode").map_or(Some(Mode::Nat), |place| {
+            place.choice(&[("nat", Mode::Nat), ("dnat", Mode::Dnat)], &["dsr", "ipip", "gue"], errors)
+        });
+        let scheduler = table.get("scheduler").map_or(Some(Scheduler::Maglev), |place| {
+            let later = ["weighted-round-robin", "least-connections", "source-hash"];
+            place.choice(&[("maglev", Scheduler::Maglev)], &later, errors)
+        });
+        let timeouts =
+            table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
+        let enabled = table.get("enabled").map_or(Some(true), |place| place.boolean(errors));
+        let (backends, backends_whole) = read_backends(&table, errors);
+        let (checks, checks_whole) = read_checks(&table, errors);
+        let rest = match (mode, scheduler, timeouts, enabled) {
+            (Some(mode), Some(scheduler), Some(timeouts), Some(enabled))
+                if kind && backends_whole && checks_whole =>
+            {
+                Some(Rest { mode, scheduler, timeouts, enabled })
+            }
+            _ => None,
+        };
+        let spot = table.spot;
+        let draft = Self { spot, name, vips, vips_whole, ports, protocols, backends, checks, rest };
+        rules::judge(&draft, errors);
+        Some(draft)
+    }
+
+    /// The farm, if nothing of it was refused.
+    pub fn finish(self) -> Option<Farm> {
+        let rest = self.rest?;
+        Some(Farm {
+            name: self.name?.0,
+            vips: self.vips.into_iter().map(|vip| vip.ip).collect(),
+            ports: self.ports?.ports,
+            protocols: self.protocols?.0,
+            mode: rest.mode,
+            scheduler: rest.scheduler,
+            timeouts: rest.timeouts,
+            enabled: rest.enabled,
+            backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
+            checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
+        })
+    }
+
+    /// What errors of other farms call this one.
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some((name, _)) => format!("farm '{name}'"),
+            None => self.spot.path.clone(),
+        }
+    }
+}
+
+impl BackendDraft {
+    fn finish(self) -> Option<Backend> {
+        let (mut v4, mut v6): (Option<Ipv4Addr>, Option<Ipv6Addr>) = (None, None);
+        for address in &self.addresses {
+            match address.ip {
+                IpAddr::V4(ip) => v4 = Some(ip),
+                IpAddr::V6(ip) => v6 = Some(ip),
+            }
+        }
+        let address = Addresses { v4, v6 };
+        Some(Backend { name: self.name?.0, address, port: self.port?, weight: self.weight? })
+    }
+}
+
+fn read_farm_name(table: &Table<'_>, errors: &mut Errors) -> Option<(FarmName, Spot)> {
+    let place = table.need("name", "write name = \"web\", for example", errors)?;
+    let text = place.string("a name", "web", errors)?;
+    if let Some(name) = FarmName::new(text) {
+        return Some((name, place.spot));
+    }
+    let likely = lettered(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let message = format!("{} is not a farm's name: a-z, 0-9 and '-', 1 to {NAME_MAX} of them", quoted(text));
+    errors.push(&place.spot, message, format!("write \"{likely}\", for example"));
+    None
+}
+
+/// A legal name like `text`.
+fn lettered(text: &str, legal: impl Fn(char) -> bool) -> String {
+    let lower = text.trim().to_lowercase();
+    let name: String = lower.chars().map(|c| if legal(c) { c } else { '-' }).take(NAME_MAX).collect();
+    if name.chars().any(legal) { name.trim_matches('-').to_owned() } else { "web".to_owned() }
+}
+
+fn read_protocols(place: &Place<'_>, errors: &mut Errors) -> Option<Protocols> {
+    let items = place.items();
+    if items.is_empty() {
+        errors.push(
+            &place.spot,
+            "must name at least one protocol",
+            "write \"tcp\", \"udp\" or [\"tcp\", \"udp\"]",
+        );
+        return None;
+    }
+    let mut protocols = Protocols { tcp: false, udp: false };
+    let mut whole = true;
+    for item in items {
+        let Some(udp) = item.choice(&[("tcp", false), ("udp", true)], &[], errors) else {
+            whole = false;
+            continue;
+        };
+        let flag = if udp { &mut protocols.udp } else { &mut protocols.tcp };
+        if std::mem::replace(flag, true) {
+            errors.push(&item.spot, format!("{} stands here twice", item.value.describe()), "remove it");
+        }
+    }
+    whole.then_some(protocols)
+}
+
+fn read_timeouts(place: &Place<'_>, errors: &mut Errors) -> Option<Timeouts> {
+    let table = Table::open(place, &keys::TIMEOUTS, errors)?;
+    let default = Timeouts::default();
+    let mut read = |key: &str, default: Duration| match table.get(key) {
+        Some(place) => place.duration(Duration::from_millis(1), errors),
+        None => Some(default),
+    };
+    let syn = read("syn", default.syn);
+    let established = read("established", default.established);
+    let fin = read("fin", default.fin);
+    let udp = read("udp", default.udp);
+    Some(Timeouts { syn: syn?, established: established?, fin: fin?, udp: udp? })
+}
+
+/// The backends, and whether they are all that the file names.
+fn read_backends(table: &Table<'_>, errors: &mut Errors) -> (Vec<BackendDraft>, bool) {
+    let Some(place) = table.get("backend") else {
+        return (Vec::new(), true);
+    };
+    let Some(places) = place.tables("[[farm.backend]]", errors) else {
+        return (Vec::new(), false);
+    };
+    let count = places.len();
+    let drafts: Vec<_> = places.iter().filter_map(|place| read_backend(place, errors)).collect();
+    let whole = drafts.len() == count;
+    (drafts, whole)
+}
+
+fn read_backend(place: &Place<'_>, errors: &mut Errors) -> Option<BackendDraft> {
+    let table = Table::open(place, &keys::BACKEND, errors)?;
+    let (addresses, addresses_whole) = match table.need("address", "write address = \"10.0.0.11\"", errors) {
+        Some(place) => read_addresses(&place, Kind::Backend, errors),
+        None => (Vec::new(), false),
+    };
+    let name = match table.get("name") {
+        Some(place) => read_backend_name(&place, errors),
+        // An address is a legal name.
+        None => addresses
+            .first()
+            .and_then(|first| Some((BackendName::new(&first.ip.to_string())?, first.spot.clone()))),
+    };
+    let port = match table.get("port") {
+        Some(place) => place.port(errors).map(Some),
+        None => Some(None),
+    };
+    let weight = match table.get("weight") {
+        Some(place) => {
+            place.integer(0..=i64::from(WEIGHT_MAX), errors).and_then(|weight| u16::try_from(weight).ok())
+        }
+        None => Some(1),
+    };
+    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, weight })
+}
+
+fn read_backend_name(place: &Place<'_>, errors: &mut Errors) -> Option<(BackendName, Spot)> {
+    let text = place.string("a name", "web1", errors)?;
+    if let Some(name) = BackendName::new(text) {
+        return Some((name, place.spot.clone()));
+    }
+    let likely = lettered(text, |c| c.is_ascii_alphanumeric() || ".:_".contains(c));
+    let message = format!(
+        "{} is not a backend's name: letters, digits and '.:_-', 1 to {NAME_MAX} of them",
+        quoted(text)
+    );
+    errors.push(&place.spot, message, format!("write \"{likely}\", for example"));
+    None
+}
+
+/// The checks, and whether they are all that the file names. None named: the default one; an empty list: none.
+fn read_checks(table: &Table<'_>, errors: &mut Errors) -> (Vec<CheckDraft>, bool) {
+    let Some(place) = table.get("check") else {
+        let spot = table.spot.clone();
+        return (vec![CheckDraft { spot, default: true, has_port: false, check: Some(Check::tcp()) }], true);
+    };
+    let Some(places) = place.tables("[[farm.check]]", errors) else {
+        return (Vec::new(), false);
+    };
+    let count = places.len();
+    let drafts: Vec<_> = places.iter().filter_map(|place| read_check(place, errors)).collect();
+    let whole = drafts.len() == count;
+    (drafts, whole)
+}
+
+fn read_check(place: &Place<'_>, errors: &mut Errors) -> Option<CheckDraft> {
+    /// Below this a check is a load of its own.
+    const LEAST: Duration = Duration::from_millis(10);
+    let table = Table::open(place, &keys::CHECK, errors)?;
+    let default = Check::tcp();
+    let kind = table.get("type").map_or(Some(default.kind), |place| {
+        let later = ["http", "https", "tls", "udp", "dns", "icmp", "smtp", "imap", "pop3", "command"];
+        place.choice(&[("tcp", CheckKind::Tcp)], &later, errors)
+    });
+    let interval =
+        table.get("interval").map_or(Some(default.interval), |place| place.duration(LEAST, errors));
+    let timeout = match table.get("timeout") {
+        Some(place) => {
+            let timeout = place.duration(LEAST, errors);
+            if let (Some(timeout), Some(interval)) = (timeout, interval)
+                && timeout > interval
+            {
+                rules::timeout_too_long(&place.spot, timeout, interval, errors);
+            }
+            timeout
+        }
+        // A short interval alone is no mistake: the default gives way.
+        None => Some(interval.map_or(default.timeout, |interval| interval.min(default.timeout))),
+    };
+    let mut read_count = |key: &str, default: u32| match table.get(key) {
+        Some(place) => place.integer(1..=1000, errors).and_then(|count| u32::try_from(count).ok()),
+        None => Some(default),
+    };
+    let (rise, fall) = (read_count("rise", default.rise), read_count("fall", default.fall));
+    let port = match table.get("port") {
+        Some(place) => place.port(errors).map(Some),
+        None => Some(None),
+    };
+    let check = match (kind, interval, timeout, rise, fall, port) {
+        (Some(kind), Some(interval), Some(timeout), Some(rise), Some(fall), Some(port)) => {
+            Some(Check { kind, interval, timeout, rise, fall, port })
+        }
+        _ => None,
+    };
+    let has_port = table.get("port").is_some();
+    Some(CheckDraft { spot: table.spot, default: false, has_port, check })
+}

@@ -1,0 +1,3 @@
+//! The subcommands of `drover`, one file each.
+
+pub mod check;

@@ -1,0 +1,81 @@
+//! Edits of one farm in a configuration's text, with everything else left as it is.
+
+use lb_core::config::ConfigError;
+use lb_core::config::keys;
+use lb_core::config::model::FarmName;
+use serde_json::{Map, Value};
+
+use super::{edit_json, edit_toml};
+use crate::handle::{FarmEdit, Format, Refusal};
+
+/// The text after an edit. What is put is not judged here: the caller parses the new text before anything uses it.
+///
+/// Refused are a text that cannot be parsed, a farm that is not there to be deleted or enabled, and a value that
+/// is no farm of that name.
+pub fn edit(text: &str, format: Format, farm: &FarmName, edit: &FarmEdit) -> Result<String, Refusal> {
+    let edit = match edit {
+        FarmEdit::Put(value) => Edit::Put(farm_table(farm, value)?),
+        FarmEdit::Delete => Edit::Delete,
+        FarmEdit::Enable(enabled) => Edit::Enable(*enabled),
+    };
+    match format {
+        Format::Toml => edit_toml::edit(text, farm.as_str(), &edit),
+        Format::Json => edit_json::edit(text, farm.as_str(), &edit),
+    }
+}
+
+/// An edit whose value has been looked at.
+pub enum Edit {
+    /// The farm's keys, in the order in which people write them; its name is among them.
+    Put(Entries),
+    Delete,
+    Enable(bool),
+}
+
+/// Keys and values in order.
+pub type Entries = Vec<(String, Value)>;
+
+pub fn not_found(farm: &str, names: &[String]) -> Refusal {
+    let there = match names {
+        [] => "there are no farms".to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    };
+    Refusal::NotFound(format!("no farm '{farm}'; {there}"))
+}
+
+pub fn invalid(path: &str, message: &str, hint: &str) -> Refusal {
+    let (path, message, hint) = (path.to_owned(), message.to_owned(), Some(hint.to_owned()));
+    Refusal::Invalid(vec![ConfigError { path, at: None, message, hint }])
+}
+
+fn farm_table(farm: &FarmName, value: &Value) -> Result<Entries, Refusal> {
+    let Value::Object(map) = value else {
+        return Err(invalid("", "a farm must be an object", "send the keys of a [[farm]] table"));
+    };
+    let mut entries = ordered(map);
+    match map.get("name") {
+        None | Some(Value::Null) => entries.insert(0, ("name".to_owned(), Value::from(farm.as_str()))),
+        Some(Value::String(name)) if name == farm.as_str() => {}
+        Some(_) => {
+            let hint = format!("write \"{farm}\", or leave the key out; a farm cannot be renamed in place");
+            return Err(invalid("name", "is not the name of the farm that is put", &hint));
+        }
+    }
+    Ok(entries)
+}
+
+/// An object's entries in the order in which people write them, without those that are null (TOML has no null).
+pub fn ordered(map: &Map<String, Value>) -> Entries {
+    let mut entries: Entries = map
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    entries.sort_by_cached_key(|(key, _)| (rank(key), key.clone()));
+    entries
+}
+
+fn rank(key: &str) -> usize {
+    let tables = [keys::FARM.keys, keys::BACKEND.keys, keys::CHECK.keys, keys::TIMEOUTS.keys];
+    tables.iter().copied().flatten().position(|known| *known == key).unwrap_or(usize::MAX)
+}

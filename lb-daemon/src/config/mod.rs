@@ -1,0 +1,161 @@
+//! The configuration file: reading it, editing it with its comments kept, writing it whole or not at all.
+//!
+//! Owns no state. The daemon calls [`load`] at its start and at a reload, [`parse`] for what the API sends, and
+//! [`edit`] and [`write_atomically`] when a change is to last; `drover check` calls [`load`]. Nothing here waits or
+//! can be cancelled half-way.
+
+mod edit;
+mod edit_json;
+mod edit_toml;
+mod json;
+mod lines;
+mod toml;
+mod write;
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use lb_core::config::model::Config;
+use lb_core::config::{ConfigError, Position};
+
+use crate::handle::Format;
+
+pub use edit::edit;
+pub use write::write_atomically;
+
+/// The largest configuration file that is read, in bytes.
+pub const FILE_MAX: u64 = 16 << 20;
+
+/// Why a file is not a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{}: {}", .path.display(), reason(.source))]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: is larger than {} MiB, so it is not a configuration", .0.display(), FILE_MAX >> 20)]
+    TooLarge(PathBuf),
+    #[error("{}:{}:{}: is not UTF-8 text", .path.display(), .at.line, .at.column)]
+    NotUtf8 { path: PathBuf, at: Position },
+    #[error("{}: is not valid: {}", .path.display(), summary(.errors))]
+    Invalid { path: PathBuf, text: String, errors: Vec<ConfigError> },
+}
+
+fn reason(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        return "there is no such file; name another with --config FILE".to_owned();
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return "no permission to read it".to_owned();
+    }
+    format!("cannot be read: {error}")
+}
+
+fn summary(errors: &[ConfigError]) -> String {
+    match errors {
+        [] => "no reason given".to_owned(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first}; and {} more", rest.len()),
+    }
+}
+
+/// A file's format, by its name: JSON if it ends in `.json`, else TOML.
+pub fn format_of(path: &Path) -> Format {
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("json") => Format::Json,
+        Some(_) | None => Format::Toml,
+    }
+}
+
+/// Makes a configuration of a text, or says everything that is wrong with it.
+pub fn parse(text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
+    let tree = match format {
+        Format::Toml => toml::tree(text)?,
+        Format::Json => json::tree(text)?,
+    };
+    lb_core::config::read(&tree)
+}
+
+/// Reads a file, and makes a configuration of it.
+pub fn load(path: &Path) -> Result<(String, Format, Config), LoadError> {
+    let text = read_text(path)?;
+    let format = format_of(path);
+    match parse(&text, format) {
+        Ok(config) => Ok((text, format, config)),
+        Err(errors) => Err(LoadError::Invalid { path: path.to_owned(), text, errors }),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, LoadError> {
+    let failed = |source| LoadError::Read { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(LoadError::TooLarge(path.to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
+        LoadError::NotUtf8 { path: path.to_owned(), at: lines::Lines::new(&before).position(valid) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn the_name_tells_the_format() {
+        for (name, format) in [
+            ("drover.toml", Format::Toml),
+            ("drover.json", Format::Json),
+            ("drover.JSON", Format::Json),
+            ("drover.conf", Format::Toml),
+            ("drover", Format::Toml),
+        ] {
+            assert_eq!(format_of(Path::new(name)), format, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load(Path::new("/nonexistent/drover.toml")).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/drover.toml: there is no such file"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_located() {
+        let (_folder, path) = write("a.toml", b"[daemon]\ninterfaces = [\"\xc3\xa9\xff\"]\n");
+        let LoadError::NotUtf8 { at, .. } = load(&path).unwrap_err() else { panic!() };
+        assert_eq!(at, Position { line: 2, column: 17 });
+    }
+
+    #[test]
+    fn an_invalid_file_comes_back_with_its_text_and_errors() {
+        let (_folder, path) = write("a.toml", b"[daemon]\n");
+        let LoadError::Invalid { text, errors, .. } = load(&path).unwrap_err() else { panic!() };
+        assert_eq!(text, "[daemon]\n");
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn a_valid_file_is_loaded() {
+        let (_folder, path) = write("a.json", br#"{"daemon": {"interfaces": ["eth0"]}}"#);
+        let (text, format, config) = load(&path).unwrap();
+        assert_eq!((text.len(), format), (36, Format::Json));
+        assert_eq!(config.daemon.interfaces, ["eth0"]);
+    }
+}
