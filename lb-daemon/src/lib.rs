@@ -1,9 +1,11 @@
 //! The edges of Drover: what the `drover` binary is made of. Decisions are in `lb-core`.
 
 pub mod announce;
+pub mod api;
 pub mod checks;
 pub mod clock;
 pub mod handle;
 pub mod netlink;
+pub mod run;
 #[cfg(test)]
 mod test_net;
