@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod api;
 pub mod checks;
+pub mod cli;
 pub mod clock;
 pub mod handle;
 pub mod netlink;

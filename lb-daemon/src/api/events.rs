@@ -173,7 +173,7 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(parse_since(text, now).unwrap(), expected, "{text}");
         }
-        assert_eq!(parse_since("1000y", now).unwrap(), SystemTime::UNIX_EPOCH);
+        assert!(parse_since("1000y", now).unwrap() <= SystemTime::UNIX_EPOCH);
         for text in ["", "yesterday", "10"] {
             assert_eq!(parse_since(text, now).unwrap_err().status, 400, "{text}");
         }

@@ -73,10 +73,9 @@ impl Scrape {
             [([("version", snapshot.version)], 1)],
         )?;
         let started = snapshot.started.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let none: [(&str, &str); 0] = [];
-        to.gauges("start_time_seconds", "When the daemon started, in seconds since 1970", [(none, started)])?;
+        to.gauge("start_time_seconds", "When the daemon started, in seconds since 1970", started)?;
         let help = "How many configurations have been applied since the daemon's start";
-        to.gauges("config_generation", help, [(none, snapshot.generation)])?;
+        to.gauge("config_generation", help, snapshot.generation)?;
         let interfaces = snapshot.interfaces.iter().map(|interface| {
             let labels = [("interface", interface.name.as_str()), ("xdp_mode", interface.xdp_mode)];
             (labels, u64::from(interface.up))
@@ -200,7 +199,13 @@ impl Writer<'_> {
         help: &str,
         values: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
     ) -> fmt::Result {
-        self.metrics(name, help, values, |value| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))
+        self.metrics(name, help, values, constant)
+    }
+
+    /// A gauge that there is one of.
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let gauge = constant(value);
+        gauge.encode(self.encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
 
     fn metrics<'l, M: EncodeMetric, const N: usize>(
@@ -217,4 +222,8 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+fn constant(value: u64) -> ConstGauge {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }

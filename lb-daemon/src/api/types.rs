@@ -9,14 +9,16 @@ mod settings;
 use std::time::{Duration, SystemTime};
 
 use lb_core::config::ConfigError;
-use lb_core::state::{self, FarmStatus, Snapshot};
+use lb_core::state::{self, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::handle;
 
 pub(super) use farm::total_traffic as farm_traffic;
-pub use farm::{AdminState, Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, Farms};
+pub use farm::{
+    AdminState, Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms,
+};
 pub use settings::{
     BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, TimeoutSettings,
 };
@@ -104,11 +106,11 @@ impl Counts {
         for farm in &snapshot.farms {
             counts.farms += 1;
             *match farm.status {
-                FarmStatus::Up => &mut counts.farms_up,
-                FarmStatus::Degraded => &mut counts.farms_degraded,
-                FarmStatus::Down => &mut counts.farms_down,
-                FarmStatus::Unchecked => &mut counts.farms_unchecked,
-                FarmStatus::Disabled => &mut counts.farms_disabled,
+                state::FarmStatus::Up => &mut counts.farms_up,
+                state::FarmStatus::Degraded => &mut counts.farms_degraded,
+                state::FarmStatus::Down => &mut counts.farms_down,
+                state::FarmStatus::Unchecked => &mut counts.farms_unchecked,
+                state::FarmStatus::Disabled => &mut counts.farms_disabled,
             } += 1;
             for backend in &farm.backends {
                 counts.backends += 1;
