@@ -85,7 +85,7 @@ async fn commands_print_their_answer_and_end_with_0() {
         ("events", "1970-01-01T00:01:00Z  WARNING  event 1\n"),
         ("version", "drover 0.1.0\n"),
         ("completions bash", "_drover()"),
-        ("man", ".SH \"drover CONNECTIONS CUT\""),
+        ("man", ".SH \"drover connections cut\""),
     ];
     let served = Served::start();
     for (line, expected) in cases {
@@ -146,6 +146,8 @@ async fn wrong_usage_ends_with_2_and_asks_nothing() {
         "backend weight web ex2 257",
         "backend drain web",
         "apply /nowhere/drover.toml",
+        "events --since yesterday",
+        "run --config /nowhere/drover.toml",
     ];
     let served = Served::start();
     for line in cases {

@@ -110,7 +110,7 @@ pub(super) async fn patch_farm(
 
 /// Set a backend's state or weight by hand
 ///
-/// It holds until it is set again; the configuration file is not touched.
+/// It is not written to the configuration file.
 #[utoipa::path(
     patch, path = "/v1/farms/{farm}/backends/{backend}", tag = "farms",
     params(

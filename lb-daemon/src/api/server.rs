@@ -20,8 +20,8 @@ const CONNECTIONS_MAX: usize = 128;
 /// How long a client may take over its request's headers (an idle kept-alive connection is one that does).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HEADERS_MAX: usize = 64;
-/// Bounds the request line and the headers together, in bytes.
-const BUFFER_MAX: usize = 64 << 10;
+/// The request line and the headers together, in bytes.
+const HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long requests may take to end after the daemon was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 /// Pause after a failed `accept`: out of descriptors, most likely.
@@ -72,7 +72,7 @@ async fn serve_client(stream: UnixStream, router: Router, mut stopping: watch::R
     let service = TowerToHyperService::new(router);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.max_headers(HEADERS_MAX).max_buf_size(BUFFER_MAX);
+    builder.max_headers(HEADERS_MAX).max_header_size(HEADER_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let stopped = async { stopping.wait_for(|&stop| stop).await.map_or((), |_| ()) };
     let ended = tokio::select! {

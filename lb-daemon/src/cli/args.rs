@@ -7,7 +7,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 const DEFAULT_CONFIG: &str = "/etc/drover/drover.toml";
-const DEFAULT_SOCKET: &str = "/run/drover/control.sock";
+pub const DEFAULT_SOCKET: &str = "/run/drover/control.sock";
+
+const GLOBAL: &str = "Options of every command";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,11 +36,17 @@ pub fn command() -> clap::Command {
 #[derive(Debug, Parser)]
 #[command(name = "drover", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// The daemon's control socket
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET, value_hint = ValueHint::FilePath)]
-    pub socket: PathBuf,
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        value_hint = ValueHint::FilePath,
+        help_heading = GLOBAL,
+        help = "The daemon's control socket [default: /run/drover/control.sock]"
+    )]
+    pub socket: Option<PathBuf>,
     /// Print the API's answer, unchanged, instead of a text for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
@@ -106,7 +114,7 @@ pub enum Online {
     },
     /// Take a backend out, bring it back, or change its weight
     ///
-    /// What is set here holds until it is set again; the configuration file is not touched. A backend's name is
+    /// What is set here is not written to the configuration file. A backend's name is
     /// shown by `drover status`; it is its first address unless the configuration gives another.
     Backend {
         #[command(subcommand)]

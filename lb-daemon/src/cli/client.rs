@@ -122,7 +122,10 @@ impl Client {
     /// The daemon's no.
     fn refusal(&self, answer: String) -> Failure {
         let Ok(problem) = serde_json::from_str::<Problem>(&answer) else { return self.stranger() };
-        let invalid = problem.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16();
+        let is = |status: StatusCode| problem.status == status.as_u16();
+        let invalid = is(StatusCode::UNPROCESSABLE_ENTITY);
+        // What the API finds malformed, somebody typed.
+        let exit = if invalid || is(StatusCode::BAD_REQUEST) { INVALID } else { REFUSED };
         let mut message = problem.detail;
         for item in problem.errors.iter().filter(|_| invalid) {
             let at = match (item.line, item.column) {
@@ -136,7 +139,7 @@ impl Client {
                 message += &format!("\n    hint: {hint}");
             }
         }
-        Failure { exit: if invalid { INVALID } else { REFUSED }, message, answer: Some(answer) }
+        Failure { exit, message, answer: Some(answer) }
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {

@@ -23,39 +23,66 @@ pub fn version(json: bool) -> String {
 
 /// One page: the program, then each subcommand as a section of its own.
 pub fn man() -> Result<String, Failure> {
-    let mut top = command();
-    top.build();
-    let mut page = Vec::new();
-    render(Man::new(top.clone()), &mut page, true)?;
-    let mut page = utf8(page)?;
-    sections(&top, "drover", &mut page)?;
+    let mut program = command();
+    program.build();
+    let man = Man::new(program.clone());
+    let mut page = rendered(|page| {
+        man.render_title(page)?;
+        man.render_name_section(page)?;
+        man.render_synopsis_section(page)?;
+        man.render_description_section(page)?;
+        man.render_options_section(page)
+    })?;
+    page += &verbatim(&program, ".SH");
+    sections(&program, "drover", &mut page)?;
     Ok(page)
 }
 
 fn sections(parent: &Command, path: &str, page: &mut String) -> Result<(), Failure> {
     for command in parent.get_subcommands().filter(|command| command.get_name() != "help") {
         let path = format!("{path} {}", command.get_name());
-        let mut section = Vec::new();
-        render(Man::new(command.clone()), &mut section, false)?;
+        // What every command takes stands in the program's own section.
+        let own = command.clone().mut_args(|arg| {
+            let common = arg.is_global_set() || arg.get_id() == "help";
+            arg.hide(common)
+        });
+        let man = Man::new(own.clone());
+        let section = rendered(|page| {
+            man.render_synopsis_section(page)?;
+            man.render_description_section(page)?;
+            let has_options = own.get_arguments().any(|arg| !arg.is_hide_set());
+            if has_options { man.render_options_section(page) } else { Ok(()) }
+        })?;
         // A subcommand's headings are one level below its own.
-        let section = utf8(section)?.replace("\n.SH ", "\n.SS ").replacen(".SH ", ".SS ", 1);
-        *page += &format!(".SH \"{}\"\n{section}", path.to_uppercase().replacen("DROVER", "drover", 1));
+        let section = section.replace("\n.SH ", "\n.SS ").replacen(".SH ", ".SS ", 1);
+        *page += &format!(".SH \"{path}\"\n{section}{}", verbatim(&own, ".SS"));
         sections(command, &path, page)?;
     }
     Ok(())
 }
 
-/// The parts of a page that a program or a subcommand has.
-fn render(man: Man, page: &mut Vec<u8>, is_program: bool) -> Result<(), Failure> {
-    let rendered = match is_program {
-        true => man.render(page),
-        false => man
-            .render_synopsis_section(page)
-            .and_then(|()| man.render_description_section(page))
-            .and_then(|()| man.render_options_section(page))
-            .and_then(|()| man.render_extra_section(page)),
-    };
-    rendered.map_err(|error| Failure::refused(format!("cannot write the page: {error}")))
+/// The text after the help (examples, exit status) line by line; a line that ends in a colon is a heading.
+fn verbatim(command: &Command, heading: &str) -> String {
+    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut page = String::new();
+    for line in text.lines() {
+        match line.strip_suffix(':') {
+            Some(title) => page += &format!("{heading} {}\n.nf\n", title.to_uppercase()),
+            None if line.is_empty() => page += ".fi\n",
+            // `\&` keeps a line from being taken for a request.
+            None => page += &format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-")),
+        }
+    }
+    if !page.is_empty() {
+        page += ".fi\n";
+    }
+    page
+}
+
+fn rendered(render: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Result<String, Failure> {
+    let mut page = Vec::new();
+    render(&mut page).map_err(|error| Failure::refused(format!("cannot write the page: {error}")))?;
+    utf8(page)
 }
 
 fn utf8(text: Vec<u8>) -> Result<String, Failure> {

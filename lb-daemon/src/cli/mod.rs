@@ -73,6 +73,12 @@ impl Context {
 pub fn main() -> ExitCode {
     let Cli { socket, json, command } = Cli::parse();
     let offline = match command {
+        Command::Run { .. } if socket.is_some() || json => {
+            let (exit, answer) = (INVALID, None);
+            let message =
+                "`drover run` takes neither --socket nor --json: the socket is set in the configuration";
+            Err(Failure { exit, message: message.to_owned(), answer })
+        }
         Command::Run { config, stay } => return crate::run::run(&config, stay),
         Command::Check { config } => return check::run(&config, json),
         Command::Completions { shell } => docs::completions(shell),
@@ -80,7 +86,8 @@ pub fn main() -> ExitCode {
         Command::Version => Ok(docs::version(json)),
         Command::Online(online) => {
             let style = Style { colour: colour_wanted() };
-            return ask(online, Context { client: Client::new(socket), json, style });
+            let client = Client::new(socket.unwrap_or_else(|| args::DEFAULT_SOCKET.into()));
+            return ask(online, Context { client, json, style });
         }
     };
     finish(offline, json)

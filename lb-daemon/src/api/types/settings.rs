@@ -62,7 +62,7 @@ pub struct FarmSettings {
     pub name: String,
     pub vip: Vec<String>,
     /// Numbers and `"a-b"`, or the single string `"*"`.
-    #[schema(value_type = Object, example = json!([443, "587-588"]))]
+    #[schema(example = json!([443, "587-588"]))]
     pub ports: Value,
     /// Of `tcp` and `udp`.
     pub protocol: Vec<String>,
