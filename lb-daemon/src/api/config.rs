@@ -10,7 +10,12 @@ use super::types::{Changes, ConfigAnswer};
 use crate::handle::{Command, Format};
 
 /// The configuration in force
-#[utoipa::path(get, path = "/v1/config", tag = "configuration", responses((status = 200, description = "Its text, and its meaning with every default spelt out", body = ConfigAnswer)))]
+#[utoipa::path(
+    get, path = "/v1/config", tag = "configuration",
+    responses(
+        (status = 200, description = "Its text, and its meaning with every default spelt out", body = ConfigAnswer),
+    )
+)]
 pub(super) async fn get_config(State(api): State<Api>) -> Result<Json<ConfigAnswer>, Problem> {
     let (text, format) = api.handle.ask(|reply| Command::ConfigText { reply }).await?;
     let format = match format {
@@ -26,11 +31,16 @@ pub(super) async fn get_config(State(api): State<Api>) -> Result<Json<ConfigAnsw
 /// All of it or nothing. The text also becomes the content of the configuration file.
 #[utoipa::path(
     put, path = "/v1/config", tag = "configuration",
-    request_body(description = "The file's text", content((String = "application/toml"), (Object = "application/json"))),
+    request_body(
+        description = "The file's text",
+        content((String = "application/toml"), (Object = "application/json"))
+    ),
     responses(
         (status = 200, description = "Done", body = Changes),
-        (status = 415, description = "Neither TOML nor JSON by its content type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not valid; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither TOML nor JSON by its content type",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not valid; nothing was changed",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put_config(State(api): State<Api>, body: ConfigBody) -> Result<Json<Changes>, Problem> {
@@ -41,11 +51,16 @@ pub(super) async fn put_config(State(api): State<Api>, body: ConfigBody) -> Resu
 /// Say what replacing the configuration would do
 #[utoipa::path(
     post, path = "/v1/config/check", tag = "configuration",
-    request_body(description = "The file's text", content((String = "application/toml"), (Object = "application/json"))),
+    request_body(
+        description = "The file's text",
+        content((String = "application/toml"), (Object = "application/json"))
+    ),
     responses(
         (status = 200, description = "Valid; nothing was changed", body = Changes),
-        (status = 415, description = "Neither TOML nor JSON by its content type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "Neither TOML nor JSON by its content type",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not valid",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn check_config(State(api): State<Api>, body: ConfigBody) -> Result<Json<Changes>, Problem> {
@@ -58,7 +73,8 @@ pub(super) async fn check_config(State(api): State<Api>, body: ConfigBody) -> Re
     post, path = "/v1/config/reload", tag = "configuration",
     responses(
         (status = 200, description = "Done", body = Changes),
-        (status = 422, description = "The file is not valid; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The file is not valid; nothing was changed",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn reload_config(State(api): State<Api>) -> Result<Json<Changes>, Problem> {

@@ -52,8 +52,10 @@ pub(super) struct CutQuery {
     get, path = "/v1/connections", tag = "connections", params(ListQuery),
     responses(
         (status = 200, description = "The connections", body = Connections),
-        (status = 400, description = "A bad query", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such farm or backend", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A bad query",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such farm or backend",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list_connections(
@@ -82,8 +84,10 @@ pub(super) async fn list_connections(
     delete, path = "/v1/connections", tag = "connections", params(CutQuery),
     responses(
         (status = 200, description = "How many were cut", body = Cut),
-        (status = 400, description = "A bad query", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such farm or backend", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A bad query",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such farm or backend",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn cut_connections(

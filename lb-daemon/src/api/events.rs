@@ -21,11 +21,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use utoipa::IntoParams;
 
+use super::Api;
 use super::extract::QueryOf;
 use super::problem::Problem;
 use super::types::{Event, Events};
-use super::{Api, now};
-use crate::handle;
+use crate::{clock, handle};
 
 /// How often a silent stream says that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -47,8 +47,10 @@ pub(super) struct EventsQuery {
     get, path = "/v1/events", tag = "state",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Streams only: resume after this event")),
     responses(
-        (status = 200, description = "Oldest first", content((Events = "application/json"), (String = "text/event-stream"))),
-        (status = 400, description = "A bad time", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Oldest first",
+         content((Events = "application/json"), (String = "text/event-stream"))),
+        (status = 400, description = "A bad time",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get_events(
@@ -56,15 +58,14 @@ pub(super) async fn get_events(
     headers: HeaderMap,
     QueryOf(query): QueryOf<EventsQuery>,
 ) -> Result<Response, Problem> {
-    let since = query.since.as_deref().map(|text| parse_since(text, now())).transpose()?;
+    let since = query.since.as_deref().map(|text| parse_since(text, clock::wall())).transpose()?;
     let recent = |event: &state::Event| since.is_none_or(|since| event.time >= since);
     if !wants_stream(&headers) {
         let events =
             api.handle.events.follow().0.iter().filter(|event| recent(event)).map(Event::new).collect();
         return Ok(Json(Events { events }).into_response());
     }
-    let mut follower = Follower::new(&api, last_event_id(&headers)?);
-    follower.kept.retain(recent);
+    let follower = Follower::new(&api, last_event_id(&headers)?, since);
     let stream = Sse::new(follower.into_stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(stream.into_response())
 }
@@ -103,22 +104,24 @@ struct Follower {
     /// To be told before anything live.
     kept: VecDeque<state::Event>,
     live: Receiver<state::Event>,
-    /// The last one told.
+    /// The last one told or passed over.
     last: u64,
+    /// What is older is passed over.
+    since: Option<SystemTime>,
     stopping: watch::Receiver<bool>,
     /// Closed when the daemon is gone.
     daemon: mpsc::Sender<handle::Command>,
 }
 
 impl Follower {
-    fn new(api: &Api, last: u64) -> Self {
+    fn new(api: &Api, last: u64, since: Option<SystemTime>) -> Self {
         let (kept, live) = api.handle.events.follow();
         // A number that nobody has had yet is from before the daemon's last start.
         let last = if kept.last().is_some_and(|newest| newest.id >= last) { last } else { 0 };
         let mut kept = VecDeque::from(kept);
         kept.retain(|event| event.id > last);
         let (events, stopping) = (api.handle.events.clone(), api.stopping.clone());
-        Self { events, kept, live, last, stopping, daemon: api.handle.commands.clone() }
+        Self { events, kept, live, last, since, stopping, daemon: api.handle.commands.clone() }
     }
 
     /// The next event, or `None` when the daemon stops. Cancel safe.
@@ -126,6 +129,9 @@ impl Follower {
         loop {
             if let Some(event) = self.kept.pop_front() {
                 self.last = event.id;
+                if self.since.is_some_and(|since| event.time < since) {
+                    continue;
+                }
                 return Some(event);
             }
             let stopped = async {

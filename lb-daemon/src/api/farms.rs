@@ -13,7 +13,10 @@ use super::types::{Backend, BackendPatch, Changes, Farm, FarmPatch, Farms, Probl
 use crate::handle::{Command, FarmEdit};
 
 /// All farms with their backends
-#[utoipa::path(get, path = "/v1/farms", tag = "farms", responses((status = 200, description = "In the configuration's order", body = Farms)))]
+#[utoipa::path(
+    get, path = "/v1/farms", tag = "farms",
+    responses((status = 200, description = "In the configuration's order", body = Farms))
+)]
 pub(super) async fn list_farms(State(api): State<Api>) -> Json<Farms> {
     let snapshot = api.handle.snapshot();
     Json(Farms { farms: snapshot.farms.iter().filter_map(|farm| Farm::new(&snapshot, farm)).collect() })
@@ -21,10 +24,12 @@ pub(super) async fn list_farms(State(api): State<Api>) -> Json<Farms> {
 
 /// One farm with its backends
 #[utoipa::path(
-    get, path = "/v1/farms/{farm}", tag = "farms", params(("farm" = String, Path, description = "The farm's name")),
+    get, path = "/v1/farms/{farm}", tag = "farms",
+    params(("farm" = String, Path, description = "The farm's name")),
     responses(
         (status = 200, description = "The farm", body = Farm),
-        (status = 404, description = "No such farm", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such farm",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get_farm(
@@ -40,13 +45,16 @@ pub(super) async fn get_farm(
 ///
 /// The body has the keys of a `[[farm]]` table. Written back to the configuration file, its comments kept.
 #[utoipa::path(
-    put, path = "/v1/farms/{farm}", tag = "farms", params(("farm" = String, Path, description = "The farm's name")),
+    put, path = "/v1/farms/{farm}", tag = "farms",
+    params(("farm" = String, Path, description = "The farm's name")),
     request_body(content = Object, description = "The keys of a `[[farm]]` table; `name` may be left out",
         example = json!({"vip": "192.0.2.10", "ports": [80], "backend": [{"address": "10.0.0.11"}]})),
     responses(
         (status = 200, description = "Done", body = Changes),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not JSON",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not valid",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put_farm(
@@ -73,10 +81,12 @@ pub(super) async fn put_farm(
 ///
 /// Its live connections go on until they end. Written back to the configuration file, its comments kept.
 #[utoipa::path(
-    delete, path = "/v1/farms/{farm}", tag = "farms", params(("farm" = String, Path, description = "The farm's name")),
+    delete, path = "/v1/farms/{farm}", tag = "farms",
+    params(("farm" = String, Path, description = "The farm's name")),
     responses(
         (status = 200, description = "Done", body = Changes),
-        (status = 404, description = "No such farm", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such farm",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete_farm(
@@ -91,12 +101,15 @@ pub(super) async fn delete_farm(
 ///
 /// Written back to the configuration file, its comments kept.
 #[utoipa::path(
-    patch, path = "/v1/farms/{farm}", tag = "farms", params(("farm" = String, Path, description = "The farm's name")),
+    patch, path = "/v1/farms/{farm}", tag = "farms",
+    params(("farm" = String, Path, description = "The farm's name")),
     request_body = FarmPatch,
     responses(
         (status = 200, description = "Done", body = Changes),
-        (status = 400, description = "Not such a body", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such farm", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not such a body",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such farm",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch_farm(
@@ -120,9 +133,12 @@ pub(super) async fn patch_farm(
     request_body = BackendPatch,
     responses(
         (status = 200, description = "The backend as it is now", body = Backend),
-        (status = 400, description = "Not such a body", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such farm or backend", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A weight above 256", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not such a body",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such farm or backend",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A weight above 256",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch_backend(

@@ -31,7 +31,12 @@ const BACKEND_STATUSES: [BackendStatus; 6] = [
 ];
 
 /// Counters and states for Prometheus
-#[utoipa::path(get, path = "/metrics", tag = "state", responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
+#[utoipa::path(
+    get, path = "/metrics", tag = "state",
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
+    )
+)]
 pub(super) async fn get_metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let dataplane = api.handle.dataplane.clone();
     let verdicts = tokio::task::spawn_blocking(move || dataplane.verdicts())

@@ -15,7 +15,6 @@ mod status;
 pub mod types;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -105,8 +104,4 @@ async fn no_such_path(uri: Uri) -> Problem {
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
     Problem::plain(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not answer to {method}", uri.path()))
-}
-
-fn now() -> SystemTime {
-    SystemTime::now()
 }

@@ -58,9 +58,10 @@ pub enum Command {
     ///
     /// Loads the XDP program, attaches it to the configured interfaces and balances until SIGTERM or SIGINT. It
     /// adopts what an earlier daemon has left running, without losing a connection.
-    #[command(
-        after_help = "Examples:\n  drover run\n  drover run --config ./drover.toml\n  drover run --stay     # packets flow on after a stop"
-    )]
+    #[command(after_help = "Examples:
+  drover run
+  drover run --config ./drover.toml
+  drover run --stay     # packets flow on after a stop")]
     Run {
         /// The configuration, TOML or (by its ending) JSON
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, value_hint = ValueHint::FilePath)]
@@ -73,7 +74,9 @@ pub enum Command {
     ///
     /// Prints every error with its line, its column and what to do. Needs no daemon and no privileges. Exit status 2
     /// if the file is not valid.
-    #[command(after_help = "Examples:\n  drover check\n  drover check --config ./drover.toml")]
+    #[command(after_help = "Examples:
+  drover check
+  drover check --config ./drover.toml")]
     Check {
         /// The configuration to check
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, value_hint = ValueHint::FilePath)]
@@ -82,14 +85,14 @@ pub enum Command {
     #[command(flatten)]
     Online(Online),
     /// Print a completion script for a shell
-    #[command(
-        after_help = "Examples:\n  drover completions bash > /etc/bash_completion.d/drover\n  drover completions fish > ~/.config/fish/completions/drover.fish"
-    )]
+    #[command(after_help = "Examples:
+  drover completions bash > /etc/bash_completion.d/drover
+  drover completions fish > ~/.config/fish/completions/drover.fish")]
     Completions { shell: Shell },
     /// Print the manual page
-    #[command(
-        after_help = "Examples:\n  drover man | man -l -\n  drover man > /usr/local/share/man/man1/drover.1"
-    )]
+    #[command(after_help = "Examples:
+  drover man | man -l -
+  drover man > /usr/local/share/man/man1/drover.1")]
     Man,
     /// Print the version
     Version,
@@ -102,10 +105,15 @@ pub enum Online {
     ///
     /// The first line sums up. What is down is written in capitals and marked with `!`. `unchecked` means that no
     /// check is configured: nobody knows whether such a backend works. With --json: the answer of GET /v1/status.
-    #[command(after_help = "Examples:\n  drover status\n  watch -n1 drover status\n  drover status --json")]
+    #[command(after_help = "Examples:
+  drover status
+  watch -n1 drover status
+  drover status --json")]
     Status,
     /// List the farms, one line each
-    #[command(after_help = "Examples:\n  drover farms\n  drover farms --json")]
+    #[command(after_help = "Examples:
+  drover farms
+  drover farms --json")]
     Farms,
     /// Show or change one farm
     Farm {
@@ -125,15 +133,19 @@ pub enum Online {
     /// In no order. The last line says how many match when not all are listed.
     #[command(
         args_conflicts_with_subcommands = true,
-        after_help = "Examples:\n  drover connections --farm web\n  drover connections --client 198.51.100.7\n  drover connections cut --farm web --backend ex1"
+        after_help = "Examples:
+  drover connections --farm web
+  drover connections --client 198.51.100.7
+  drover connections cut --farm web --backend ex1"
     )]
     Connections(ConnectionsArgs),
     /// Show what happened: backends up and down, configurations, interventions
     ///
     /// The daemon keeps the last 1000 events since its start; its log has them all. Times are UTC.
-    #[command(
-        after_help = "Examples:\n  drover events --since 10m\n  drover events --since 2026-11-03T08:00:00Z\n  drover events --follow --json"
-    )]
+    #[command(after_help = "Examples:
+  drover events --since 10m
+  drover events --since 2026-11-03T08:00:00Z
+  drover events --follow --json")]
     Events {
         /// Go on and print each event as it happens
         #[arg(long, short)]
@@ -146,9 +158,9 @@ pub enum Online {
     ///
     /// The daemon writes it to its own configuration file, so that it holds after a restart. Connected clients stay
     /// where they are. Exit status 2 if the file is not valid; nothing is changed then.
-    #[command(
-        after_help = "Examples:\n  drover apply ./drover.toml --dry-run     # what would change?\n  drover apply ./drover.toml"
-    )]
+    #[command(after_help = "Examples:
+  drover apply ./drover.toml --dry-run     # what would change?
+  drover apply ./drover.toml")]
     Apply {
         /// TOML or, by its ending `.json`, JSON
         #[arg(value_hint = ValueHint::FilePath)]
@@ -160,29 +172,34 @@ pub enum Online {
     /// Read the configuration file again that the daemon was started with
     ///
     /// Exit status 2 if the file is not valid; nothing is changed then.
-    #[command(after_help = "Example:\n  drover check && drover reload")]
+    #[command(after_help = "Example:
+  drover check && drover reload")]
     Reload,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum FarmAction {
     /// Show a farm with its settings, backends and traffic
-    #[command(after_help = "Example:\n  drover farm show web")]
+    #[command(after_help = "Example:
+  drover farm show web")]
     Show(FarmName),
     /// Serve a farm again that was disabled
     ///
     /// Written to the configuration file.
-    #[command(after_help = "Example:\n  drover farm enable web")]
+    #[command(after_help = "Example:
+  drover farm enable web")]
     Enable(FarmName),
     /// Stop serving a farm, but keep it in the configuration
     ///
     /// Written to the configuration file.
-    #[command(after_help = "Example:\n  drover farm disable web")]
+    #[command(after_help = "Example:
+  drover farm disable web")]
     Disable(FarmName),
     /// Delete a farm from the configuration
     ///
     /// Written to the configuration file. Live connections go on until they end.
-    #[command(after_help = "Example:\n  drover farm delete web")]
+    #[command(after_help = "Example:
+  drover farm delete web")]
     Delete(FarmName),
 }
 
@@ -203,20 +220,22 @@ pub struct BackendOf {
 #[derive(Debug, Subcommand)]
 pub enum BackendAction {
     /// Let the checks decide again, after `drain` or `maintenance`
-    #[command(after_help = "Example:\n  drover backend up web ex1")]
+    #[command(after_help = "Example:
+  drover backend up web ex1")]
     Up(BackendOf),
     /// No new connections; the old ones go on
-    #[command(after_help = "Example:\n  drover backend drain web ex1")]
+    #[command(after_help = "Example:
+  drover backend drain web ex1")]
     Drain(BackendOf),
     /// Take it out by hand: no new connections, and checks go on but do not bring it back
     ///
     /// Old connections go on. To end them: drover connections cut --farm FARM --backend BACKEND
-    #[command(after_help = "Example:\n  drover backend maintenance web ex1")]
+    #[command(after_help = "Example:
+  drover backend maintenance web ex1")]
     Maintenance(BackendOf),
     /// Set its share of new connections, relative to the others'
-    #[command(
-        after_help = "Example:\n  drover backend weight web ex1 3     # three times the share of a backend of weight 1"
-    )]
+    #[command(after_help = "Example:
+  drover backend weight web ex1 3     # three times the share of a backend of weight 1")]
     Weight {
         #[command(flatten)]
         of: BackendOf,
@@ -245,7 +264,10 @@ pub enum ConnectionsAction {
     /// filter, or --all, must be given.
     #[command(
         group = clap::ArgGroup::new("which").args(["farm", "backend", "client", "all"]).required(true).multiple(true),
-        after_help = "Examples:\n  drover connections cut --client 198.51.100.7\n  drover connections cut --farm web --backend ex1\n  drover connections cut --all"
+        after_help = "Examples:
+  drover connections cut --client 198.51.100.7
+  drover connections cut --farm web --backend ex1
+  drover connections cut --all"
     )]
     Cut {
         #[command(flatten)]

@@ -10,6 +10,7 @@ use super::client::{Body, encode};
 use super::text::{self, Style};
 use super::{Context, Failure, changes, view};
 use crate::api::types::{BackendStatus, CheckSettings, Directions, Farm, Farms};
+use crate::clock;
 
 pub async fn list(context: &Context) -> Result<String, Failure> {
     let answer = context.client.get("/v1/farms").await?;
@@ -26,7 +27,7 @@ pub async fn run(context: &Context, action: FarmAction) -> Result<String, Failur
     match action {
         FarmAction::Show(name) => {
             let answer = context.client.get(&target(&name)).await?;
-            context.show(&answer, |farm: Farm| show(&farm, context.style, SystemTime::now()))
+            context.show(&answer, |farm: Farm| show(&farm, context.style, clock::wall()))
         }
         FarmAction::Enable(name) => enable(name, true).await,
         FarmAction::Disable(name) => enable(name, false).await,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::text::{self, Style, Tone};
 use super::{Context, Failure, view};
 use crate::api::types::{Farms, Interface, Status};
+use crate::clock;
 
 pub async fn run(context: &Context) -> Result<String, Failure> {
     let status = context.client.get("/v1/status").await?;
@@ -13,7 +14,7 @@ pub async fn run(context: &Context) -> Result<String, Failure> {
     }
     let farms = context.client.get("/v1/farms").await?;
     let (status, farms) = (context.client.read(&status)?, context.client.read(&farms)?);
-    Ok(screen(&status, &farms, context.style, SystemTime::now()))
+    Ok(screen(&status, &farms, context.style, clock::wall()))
 }
 
 fn screen(status: &Status, farms: &Farms, style: Style, now: SystemTime) -> String {
