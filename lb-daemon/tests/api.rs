@@ -262,8 +262,15 @@ async fn events_are_listed_since_a_time() {
 }
 
 /// Opens a stream of events and reads as many as `count`.
-async fn stream(router: &Router, last: Option<&str>, count: usize, meanwhile: impl FnOnce()) -> Vec<String> {
-    let mut request = Request::builder().uri("/v1/events").header(header::ACCEPT, "text/event-stream");
+async fn stream(
+    router: &Router,
+    query: &str,
+    last: Option<&str>,
+    count: usize,
+    meanwhile: impl FnOnce(),
+) -> Vec<String> {
+    let mut request =
+        Request::builder().uri(format!("/v1/events{query}")).header(header::ACCEPT, "text/event-stream");
     if let Some(last) = last {
         request = request.header("Last-Event-ID", last);
     }
@@ -286,7 +293,7 @@ async fn stream(router: &Router, last: Option<&str>, count: usize, meanwhile: im
 async fn a_stream_tells_what_was_kept_and_then_what_happens() {
     let (fake, router) = fixture();
     let events = fake.handle.events.clone();
-    let ids = stream(&router, None, 5, || (4..=5).for_each(|n| common::event(&events, n))).await;
+    let ids = stream(&router, "", None, 5, || (4..=5).for_each(|n| common::event(&events, n))).await;
     assert_eq!(ids, ["1", "2", "3", "4", "5"]);
 }
 
@@ -294,23 +301,24 @@ async fn a_stream_tells_what_was_kept_and_then_what_happens() {
 async fn a_stream_resumes_after_the_last_event_and_starts_over_with_a_new_daemon() {
     let (fake, router) = fixture();
     let events = fake.handle.events.clone();
-    assert_eq!(stream(&router, Some("2"), 2, || common::event(&events, 4)).await, ["3", "4"]);
-    assert_eq!(stream(&router, Some("900"), 4, || ()).await, ["1", "2", "3", "4"]);
+    assert_eq!(stream(&router, "", Some("2"), 2, || common::event(&events, 4)).await, ["3", "4"]);
+    assert_eq!(stream(&router, "", Some("900"), 4, || ()).await, ["1", "2", "3", "4"]);
 }
 
 #[tokio::test]
-async fn a_slow_follower_is_caught_up_from_the_log() {
+async fn a_slow_follower_is_caught_up_from_the_log_and_only_since_its_time() {
     let (fake, router) = fixture();
     let events = fake.handle.events.clone();
-    let ids = stream(&router, None, 603, || (4..=603).for_each(|n| common::event(&events, n))).await;
-    let expected: Vec<_> = (1..=603).map(|n| n.to_string()).collect();
+    let since = "?since=1970-01-01T00:02:30Z";
+    let ids = stream(&router, since, None, 601, || (4..=603).for_each(|n| common::event(&events, n))).await;
+    let expected: Vec<_> = (3..=603).map(|n| n.to_string()).collect();
     assert_eq!(ids, expected);
 }
 
 #[tokio::test]
 async fn a_stream_ends_with_the_daemon() {
     let (fake, router) = fixture();
-    let ids = stream(&router, None, usize::MAX, || fake.task.abort()).await;
+    let ids = stream(&router, "", None, usize::MAX, || fake.task.abort()).await;
     assert_eq!(ids, ["1", "2", "3"]);
 }
 
