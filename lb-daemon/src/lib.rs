@@ -1,6 +1,7 @@
 //! The edges of Drover: what the `drover` binary is made of. Decisions are in `lb-core`.
 
 pub mod announce;
+pub mod api;
 pub mod checks;
 pub mod cli;
 pub mod clock;
@@ -8,5 +9,6 @@ pub mod config;
 pub mod datapath;
 pub mod handle;
 pub mod netlink;
+pub mod run;
 #[cfg(test)]
 mod test_net;

@@ -1,0 +1,283 @@
+//! What goes over the wire: answers and request bodies, made from the daemon's state.
+//!
+//! The command line reads its answers back into the same types. Times are RFC 3339 in UTC; a duration is a number of
+//! seconds and its name says so, but for the configuration's own keys, which look as they do in the file.
+
+mod farm;
+mod settings;
+
+use std::time::{Duration, SystemTime};
+
+use lb_core::config::ConfigError;
+use lb_core::state::{self, Snapshot};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::handle;
+
+pub(super) use farm::total_traffic as farm_traffic;
+pub use farm::{
+    AdminState, Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms,
+};
+pub use settings::{
+    BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, TimeoutSettings,
+};
+
+/// RFC 3339 in UTC, to the millisecond.
+pub fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// Seconds, to the millisecond.
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// The node as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    /// When the daemon started. The data plane may have been running for longer.
+    #[schema(format = DateTime)]
+    pub started: String,
+    pub uptime_seconds: f64,
+    /// Counts the configurations applied since the start, from 1.
+    pub config_generation: u64,
+    pub config_path: String,
+    pub interfaces: Vec<Interface>,
+    pub counts: Counts,
+}
+
+impl Status {
+    pub fn new(snapshot: &Snapshot, now: SystemTime) -> Self {
+        Self {
+            version: snapshot.version.to_owned(),
+            started: timestamp(snapshot.started),
+            uptime_seconds: seconds(now.duration_since(snapshot.started).unwrap_or_default()),
+            config_generation: snapshot.generation,
+            config_path: snapshot.config_path.clone(),
+            interfaces: snapshot.interfaces.iter().map(Interface::new).collect(),
+            counts: Counts::new(snapshot),
+        }
+    }
+}
+
+/// An interface that the XDP program is attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Interface {
+    pub name: String,
+    pub index: u32,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    pub up: bool,
+    pub mtu: u32,
+}
+
+impl Interface {
+    fn new(of: &state::InterfaceState) -> Self {
+        let xdp_mode = of.xdp_mode.to_owned();
+        Self { name: of.name.clone(), index: of.index, xdp_mode, up: of.up, mtu: of.mtu }
+    }
+}
+
+/// How many there are of what, by status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counts {
+    pub farms: u64,
+    pub farms_up: u64,
+    pub farms_degraded: u64,
+    pub farms_down: u64,
+    pub farms_unchecked: u64,
+    pub farms_disabled: u64,
+    pub backends: u64,
+    pub backends_up: u64,
+    pub backends_down: u64,
+    pub backends_starting: u64,
+    pub backends_draining: u64,
+    pub backends_maintenance: u64,
+    pub backends_unchecked: u64,
+    /// Connections tracked.
+    pub connections: u64,
+}
+
+impl Counts {
+    fn new(snapshot: &Snapshot) -> Self {
+        let mut counts = Self::default();
+        for farm in &snapshot.farms {
+            counts.farms += 1;
+            *match farm.status {
+                state::FarmStatus::Up => &mut counts.farms_up,
+                state::FarmStatus::Degraded => &mut counts.farms_degraded,
+                state::FarmStatus::Down => &mut counts.farms_down,
+                state::FarmStatus::Unchecked => &mut counts.farms_unchecked,
+                state::FarmStatus::Disabled => &mut counts.farms_disabled,
+            } += 1;
+            for backend in &farm.backends {
+                counts.backends += 1;
+                counts.connections += backend.connections;
+                *match backend.status {
+                    state::BackendStatus::Up => &mut counts.backends_up,
+                    state::BackendStatus::Down => &mut counts.backends_down,
+                    state::BackendStatus::Starting => &mut counts.backends_starting,
+                    state::BackendStatus::Draining => &mut counts.backends_draining,
+                    state::BackendStatus::Maintenance => &mut counts.backends_maintenance,
+                    state::BackendStatus::Unchecked => &mut counts.backends_unchecked,
+                } += 1;
+            }
+        }
+        counts
+    }
+}
+
+/// Tracked connections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Connections {
+    /// How many match, listed or not.
+    pub total: u64,
+    pub connections: Vec<Connection>,
+}
+
+/// One tracked connection. Addresses are `IP:PORT`, an IPv6 address in brackets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Connection {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `opening`, `established`, `closing` or `closed`.
+    pub state: String,
+    pub client: String,
+    /// What the client connected to.
+    pub vip: String,
+    /// Null when the configuration no longer has the farm.
+    pub farm: Option<String>,
+    /// The backend's name; null when the configuration no longer has it.
+    pub backend: Option<String>,
+    /// Where the packets go.
+    pub backend_address: String,
+    /// What the backend sees as the source: the client itself in mode `dnat`.
+    pub source: String,
+    pub age_seconds: f64,
+    pub idle_seconds: f64,
+}
+
+impl Connection {
+    pub fn new(of: &state::Connection, snapshot: &Snapshot) -> Self {
+        let farm = snapshot.farms.iter().find(|farm| farm.id == of.farm_id);
+        let backend = farm.and_then(|farm| farm.backends.iter().find(|backend| backend.id == of.backend_id));
+        Self {
+            protocol: of.protocol.as_str().to_owned(),
+            state: of.state.to_owned(),
+            client: of.client.to_string(),
+            vip: of.vip.to_string(),
+            farm: farm.map(|farm| farm.name.to_string()),
+            backend: backend.map(|backend| backend.name.to_string()),
+            backend_address: of.backend.to_string(),
+            source: of.source.to_string(),
+            age_seconds: seconds(of.age),
+            idle_seconds: seconds(of.idle),
+        }
+    }
+}
+
+/// How many connections were cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cut {
+    pub cut: u64,
+}
+
+/// The events kept, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Events {
+    pub events: Vec<Event>,
+}
+
+/// Something that an operator would want to know afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Counts all events since the daemon's start, from 1.
+    pub id: u64,
+    #[schema(format = DateTime)]
+    pub time: String,
+    /// `info`, `warning` or `error`.
+    pub level: String,
+    /// What happened, as in `backend-down`.
+    pub kind: String,
+    pub farm: Option<String>,
+    pub backend: Option<String>,
+    /// One line for people.
+    pub message: String,
+}
+
+impl Event {
+    pub fn new(of: &state::Event) -> Self {
+        Self {
+            id: of.id,
+            time: timestamp(of.time),
+            level: of.level.as_str().to_owned(),
+            kind: of.kind.as_str().to_owned(),
+            farm: of.farm.clone(),
+            backend: of.backend.clone(),
+            message: of.message.clone(),
+        }
+    }
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigAnswer {
+    /// How `text` is written: `toml` or `json`.
+    pub format: String,
+    /// The configuration file's text.
+    pub text: String,
+    pub config: ConfigSettings,
+}
+
+/// What a change of the configuration did; for a dry run, what it would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// The generation in force afterwards (for a dry run: in force now).
+    pub config_generation: u64,
+    /// One line for people each; none: nothing changes.
+    pub changes: Vec<String>,
+    /// Live connections to backends that the configuration no longer has. They go on until they end.
+    pub orphaned_connections: u64,
+}
+
+impl From<handle::Changes> for Changes {
+    fn from(of: handle::Changes) -> Self {
+        Self {
+            config_generation: of.generation,
+            changes: of.lines,
+            orphaned_connections: of.orphaned_connections,
+        }
+    }
+}
+
+/// One thing that is wrong with what was sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProblemItem {
+    /// The key, as in `farm[0].backend[1].weight`; empty when the whole is meant.
+    pub path: String,
+    /// What is wrong and what was expected.
+    pub message: String,
+    /// Counts from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Counts from 1, in characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl From<&ConfigError> for ProblemItem {
+    fn from(of: &ConfigError) -> Self {
+        Self {
+            path: of.path.clone(),
+            message: of.message.clone(),
+            line: of.at.map(|at| at.line),
+            column: of.at.map(|at| at.column),
+            hint: of.hint.clone(),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A farm and its backends: what was configured and how it is.
+
+use lb_core::config::model;
+use lb_core::state::{self, FarmState, Snapshot, Traffic};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::settings::{self, CheckSettings, TimeoutSettings};
+use super::timestamp;
+use crate::handle;
+
+/// All farms, in the configuration's order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Farms {
+    pub farms: Vec<Farm>,
+}
+
+/// One farm: its configuration under the file's keys (but for `backends` and `checks`), its status and its counters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Farm {
+    pub name: String,
+    pub status: FarmStatus,
+    pub vip: Vec<String>,
+    /// Numbers and `"a-b"`, or the single string `"*"`.
+    #[schema(example = json!([443, "587-588"]))]
+    pub ports: Value,
+    /// Of `tcp` and `udp`.
+    pub protocol: Vec<String>,
+    pub mode: String,
+    pub scheduler: String,
+    pub timeouts: TimeoutSettings,
+    pub enabled: bool,
+    /// All of them must pass; none: nobody checks.
+    pub checks: Vec<CheckSettings>,
+    /// Connections tracked now.
+    pub connections: u64,
+    pub connections_opened: u64,
+    pub packets: Directions,
+    pub bytes: Directions,
+    pub backends: Vec<Backend>,
+}
+
+impl Farm {
+    /// `None` if the snapshot's configuration does not have the farm.
+    pub fn new(snapshot: &Snapshot, of: &FarmState) -> Option<Self> {
+        let config = snapshot.config.farm(of.name.as_str())?;
+        let backends: Vec<_> = of.backends.iter().filter_map(|state| Backend::new(config, state)).collect();
+        let traffic = total_traffic(of);
+        Some(Self {
+            name: of.name.to_string(),
+            status: of.status.into(),
+            vip: config.vips.iter().map(ToString::to_string).collect(),
+            ports: settings::ports(&config.ports),
+            protocol: settings::protocols(config.protocols),
+            mode: settings::mode(config.mode).to_owned(),
+            scheduler: settings::scheduler(config.scheduler).to_owned(),
+            timeouts: (&config.timeouts).into(),
+            enabled: config.enabled,
+            checks: config.checks.iter().map(Into::into).collect(),
+            connections: of.backends.iter().map(|backend| backend.connections).sum(),
+            connections_opened: traffic.opened,
+            packets: Directions { r#in: traffic.packets_in, out: traffic.packets_out },
+            bytes: Directions { r#in: traffic.bytes_in, out: traffic.bytes_out },
+            backends,
+        })
+    }
+}
+
+/// A farm's traffic is its backends'.
+pub(in crate::api) fn total_traffic(of: &FarmState) -> Traffic {
+    of.backends.iter().fold(Traffic::default(), |mut sum, backend| {
+        sum += backend.traffic;
+        sum
+    })
+}
+
+/// One backend of a farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    pub name: String,
+    /// One address, or one of each family.
+    pub address: Vec<String>,
+    /// Null: the port that the client used.
+    pub port: Option<u16>,
+    /// The weight in force; 0 takes no new connections.
+    pub weight: u16,
+    pub admin_state: AdminState,
+    pub status: BackendStatus,
+    /// Since when the status is what it is.
+    #[schema(format = DateTime)]
+    pub since: String,
+    /// Why, in the check's or the operator's words.
+    pub reason: String,
+    /// Addresses whose next hop is not known: packets for them are dropped.
+    pub unresolved: Vec<String>,
+    /// Connections tracked now.
+    pub connections: u64,
+    pub connections_opened: u64,
+    pub packets: Directions,
+    pub bytes: Directions,
+}
+
+impl Backend {
+    /// `None` if the configuration does not have the backend.
+    pub fn new(farm: &model::Farm, of: &state::BackendState) -> Option<Self> {
+        let config = farm.backends.iter().find(|backend| backend.name == of.name)?;
+        Some(Self {
+            name: of.name.to_string(),
+            address: config.address.iter().map(|ip| ip.to_string()).collect(),
+            port: config.port,
+            weight: of.weight,
+            admin_state: of.admin.into(),
+            status: of.status.into(),
+            since: timestamp(of.since),
+            reason: of.reason.clone(),
+            unresolved: of.unresolved.iter().map(ToString::to_string).collect(),
+            connections: of.connections,
+            connections_opened: of.traffic.opened,
+            packets: Directions { r#in: of.traffic.packets_in, out: of.traffic.packets_out },
+            bytes: Directions { r#in: of.traffic.bytes_in, out: of.traffic.bytes_out },
+        })
+    }
+}
+
+/// `in`: from clients to backends; `out`: from backends to clients. Since the data plane was loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Directions {
+    pub r#in: u64,
+    pub out: u64,
+}
+
+/// `up`: all backends in use; `degraded`: some are down or not judged yet; `down`: none can serve; `unchecked`:
+/// nobody knows; `disabled`: taken out by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FarmStatus {
+    Up,
+    Degraded,
+    Down,
+    Unchecked,
+    Disabled,
+}
+
+impl From<state::FarmStatus> for FarmStatus {
+    fn from(of: state::FarmStatus) -> Self {
+        match of {
+            state::FarmStatus::Up => Self::Up,
+            state::FarmStatus::Degraded => Self::Degraded,
+            state::FarmStatus::Down => Self::Down,
+            state::FarmStatus::Unchecked => Self::Unchecked,
+            state::FarmStatus::Disabled => Self::Disabled,
+        }
+    }
+}
+
+/// `starting`: not judged yet, takes no traffic; `draining`: no new connections; `maintenance`: taken out by hand;
+/// `unchecked`: takes traffic, and nobody knows whether it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendStatus {
+    Up,
+    Down,
+    Starting,
+    Draining,
+    Maintenance,
+    Unchecked,
+}
+
+impl From<state::BackendStatus> for BackendStatus {
+    fn from(of: state::BackendStatus) -> Self {
+        match of {
+            state::BackendStatus::Up => Self::Up,
+            state::BackendStatus::Down => Self::Down,
+            state::BackendStatus::Starting => Self::Starting,
+            state::BackendStatus::Draining => Self::Draining,
+            state::BackendStatus::Maintenance => Self::Maintenance,
+            state::BackendStatus::Unchecked => Self::Unchecked,
+        }
+    }
+}
+
+/// What an operator asks of a backend. `drain`: no new connections, the old ones go on; `maintenance`: the same, and
+/// checks go on but do not bring it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    Up,
+    Drain,
+    Maintenance,
+}
+
+impl From<state::AdminState> for AdminState {
+    fn from(of: state::AdminState) -> Self {
+        match of {
+            state::AdminState::Up => Self::Up,
+            state::AdminState::Drain => Self::Drain,
+            state::AdminState::Maintenance => Self::Maintenance,
+        }
+    }
+}
+
+impl From<AdminState> for state::AdminState {
+    fn from(of: AdminState) -> Self {
+        match of {
+            AdminState::Up => Self::Up,
+            AdminState::Drain => Self::Drain,
+            AdminState::Maintenance => Self::Maintenance,
+        }
+    }
+}
+
+/// What to change in a farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FarmPatch {
+    pub enabled: bool,
+}
+
+/// What to change in a backend; what is absent stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendPatch {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_state: Option<AdminState>,
+    /// 0 to 256; 0 takes no new connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 256)]
+    pub weight: Option<u16>,
+}
+
+impl From<BackendPatch> for handle::BackendPatch {
+    fn from(of: BackendPatch) -> Self {
+        Self { admin: of.admin_state.map(Into::into), weight: of.weight }
+    }
+}

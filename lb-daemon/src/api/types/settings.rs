@@ -1,0 +1,227 @@
+//! The configuration as JSON: the file's keys, every default spelt out, always in the longest of the shapes that
+//! the file may use (a list where the file may have a single value).
+
+use std::time::Duration;
+
+use lb_core::config::model::{self, CheckKind, Config, Mode, Ports, Scheduler, XdpMode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigSettings {
+    pub daemon: DaemonSettings,
+    pub farm: Vec<FarmSettings>,
+}
+
+impl From<&Config> for ConfigSettings {
+    fn from(of: &Config) -> Self {
+        Self { daemon: (&of.daemon).into(), farm: of.farms.iter().map(Into::into).collect() }
+    }
+}
+
+/// The `[daemon]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DaemonSettings {
+    pub interfaces: Vec<String>,
+    /// `auto`, `native` or `generic`.
+    pub xdp_mode: String,
+    pub socket: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_group: Option<String>,
+    pub state_dir: String,
+    pub bpffs_dir: String,
+    pub connections: u32,
+    pub manage_vips: bool,
+}
+
+impl From<&model::Daemon> for DaemonSettings {
+    fn from(of: &model::Daemon) -> Self {
+        let xdp_mode = match of.xdp_mode {
+            XdpMode::Auto => "auto",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        };
+        Self {
+            interfaces: of.interfaces.clone(),
+            xdp_mode: xdp_mode.to_owned(),
+            socket: of.socket.display().to_string(),
+            socket_group: of.socket_group.clone(),
+            state_dir: of.state_dir.display().to_string(),
+            bpffs_dir: of.bpffs_dir.display().to_string(),
+            connections: of.connections,
+            manage_vips: of.manage_vips,
+        }
+    }
+}
+
+/// A `[[farm]]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FarmSettings {
+    pub name: String,
+    pub vip: Vec<String>,
+    /// Numbers and `"a-b"`, or the single string `"*"`.
+    #[schema(example = json!([443, "587-588"]))]
+    pub ports: Value,
+    /// Of `tcp` and `udp`.
+    pub protocol: Vec<String>,
+    pub mode: String,
+    pub scheduler: String,
+    pub timeouts: TimeoutSettings,
+    pub enabled: bool,
+    pub backend: Vec<BackendSettings>,
+    pub check: Vec<CheckSettings>,
+}
+
+impl From<&model::Farm> for FarmSettings {
+    fn from(of: &model::Farm) -> Self {
+        Self {
+            name: of.name.to_string(),
+            vip: of.vips.iter().map(ToString::to_string).collect(),
+            ports: ports(&of.ports),
+            protocol: protocols(of.protocols),
+            mode: mode(of.mode).to_owned(),
+            scheduler: scheduler(of.scheduler).to_owned(),
+            timeouts: (&of.timeouts).into(),
+            enabled: of.enabled,
+            backend: of.backends.iter().map(Into::into).collect(),
+            check: of.checks.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+pub(super) fn ports(of: &Ports) -> Value {
+    match of {
+        Ports::All => Value::from("*"),
+        Ports::Ranges(ranges) => ranges
+            .iter()
+            .map(|&(first, last)| match first == last {
+                true => Value::from(first),
+                false => Value::from(format!("{first}-{last}")),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn protocols(of: model::Protocols) -> Vec<String> {
+    let named = [(of.tcp, "tcp"), (of.udp, "udp")];
+    named.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
+}
+
+pub(super) fn mode(of: Mode) -> &'static str {
+    match of {
+        Mode::Nat => "nat",
+        Mode::Dnat => "dnat",
+    }
+}
+
+pub(super) fn scheduler(of: Scheduler) -> &'static str {
+    match of {
+        Scheduler::Maglev => "maglev",
+    }
+}
+
+/// How long a connection may stay idle in each of its states, as in `"10s"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TimeoutSettings {
+    pub syn: String,
+    pub established: String,
+    pub fin: String,
+    pub udp: String,
+}
+
+impl From<&model::Timeouts> for TimeoutSettings {
+    fn from(of: &model::Timeouts) -> Self {
+        Self {
+            syn: duration(of.syn),
+            established: duration(of.established),
+            fin: duration(of.fin),
+            udp: duration(of.udp),
+        }
+    }
+}
+
+/// A `[[farm.backend]]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackendSettings {
+    pub name: String,
+    pub address: Vec<String>,
+    /// Absent: the port that the client used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    pub weight: u16,
+}
+
+impl From<&model::Backend> for BackendSettings {
+    fn from(of: &model::Backend) -> Self {
+        Self {
+            name: of.name.to_string(),
+            address: of.address.iter().map(|ip| ip.to_string()).collect(),
+            port: of.port,
+            weight: of.weight,
+        }
+    }
+}
+
+/// A `[[farm.check]]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckSettings {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub interval: String,
+    pub timeout: String,
+    pub rise: u32,
+    pub fall: u32,
+    /// Absent: the backend's port, or each port of the farm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl From<&model::Check> for CheckSettings {
+    fn from(of: &model::Check) -> Self {
+        let kind = match of.kind {
+            CheckKind::Tcp => "tcp",
+        };
+        Self {
+            kind: kind.to_owned(),
+            interval: duration(of.interval),
+            timeout: duration(of.timeout),
+            rise: of.rise,
+            fall: of.fall,
+            port: of.port,
+        }
+    }
+}
+
+/// As the file writes it: one number and the largest unit that divides it.
+fn duration(of: Duration) -> String {
+    match u64::try_from(of.as_millis()).unwrap_or(u64::MAX) {
+        ms if ms % 1000 != 0 => format!("{ms}ms"),
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms => format!("{}s", ms / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_written_as_the_file_would() {
+        let cases = [(0, "0s"), (500, "500ms"), (1500, "1500ms"), (10_000, "10s"), (90_000, "90s")];
+        let cases = cases.into_iter().chain([(300_000, "5m"), (3_600_000, "1h"), (86_400_000, "24h")]);
+        for (ms, expected) in cases {
+            assert_eq!(duration(Duration::from_millis(ms)), expected);
+        }
+    }
+
+    #[test]
+    fn ports_keep_the_shape_of_the_file() {
+        let some = Ports::Ranges(vec![(25, 25), (587, 588)]);
+        assert_eq!(ports(&some), serde_json::json!([25, "587-588"]));
+        assert_eq!(ports(&Ports::All), serde_json::json!("*"));
+    }
+}

@@ -1,0 +1,57 @@
+//! `drover apply` and `drover reload`, and how a change of the configuration is told.
+
+use std::path::Path;
+
+use hyper::Method;
+
+use super::client::Body;
+use super::{Context, Failure, INVALID, text};
+use crate::api::types::Changes;
+
+pub async fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let message = format!("cannot read {}: {error}", file.display());
+        Failure { exit: INVALID, message, answer: None }
+    })?;
+    let is_json = file.extension().is_some_and(|ending| ending == "json");
+    let body = Body { media_type: if is_json { "application/json" } else { "application/toml" }, text };
+    let (method, target) = match dry_run {
+        true => (Method::POST, "/v1/config/check"),
+        false => (Method::PUT, "/v1/config"),
+    };
+    let answer = context.client.send(method, target, Some(body)).await?;
+    context.show(&answer, |answer| if dry_run { would(&answer) } else { done(&answer) })
+}
+
+pub async fn reload(context: &Context) -> Result<String, Failure> {
+    let answer = context.client.send(Method::POST, "/v1/config/reload", None).await?;
+    context.show(&answer, |answer| done(&answer))
+}
+
+/// What was changed.
+pub fn done(changes: &Changes) -> String {
+    let generation = changes.config_generation;
+    if changes.changes.is_empty() {
+        return format!("nothing to change: configuration {generation} is in force\n");
+    }
+    format!("{}configuration {generation} is in force\n{}", listed(changes), orphans(changes, "go on"))
+}
+
+/// What would be changed.
+fn would(changes: &Changes) -> String {
+    if changes.changes.is_empty() {
+        return "valid; nothing would change\n".to_owned();
+    }
+    format!("{}valid; nothing was changed (dry run)\n{}", listed(changes), orphans(changes, "would go on"))
+}
+
+fn listed(changes: &Changes) -> String {
+    changes.changes.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn orphans(changes: &Changes, go_on: &str) -> String {
+    match changes.orphaned_connections {
+        0 => String::new(),
+        n => format!("{} to backends taken out {go_on} until they end\n", text::count(n, "live connection")),
+    }
+}

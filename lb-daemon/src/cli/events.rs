@@ -1,0 +1,48 @@
+//! `drover events`: what happened, and with `--follow` what happens.
+
+use std::io;
+
+use super::client::query;
+use super::text::{Style, Tone};
+use super::{Context, Failure, print};
+use crate::api::types::{Event, Events};
+
+pub async fn run(context: &Context, follow: bool, since: Option<String>) -> Result<String, Failure> {
+    let target = format!("/v1/events{}", query([("since", since)]));
+    if !follow {
+        let answer = context.client.get(&target).await?;
+        return context.show(&answer, |answer: Events| {
+            answer.events.iter().map(|event| line(event, context.style)).collect()
+        });
+    }
+    let mut result = Ok(String::new());
+    let each = |data: &str| match context.show(data, |event: Event| line(&event, context.style)) {
+        Ok(text) => match print(&text) {
+            Ok(()) => true,
+            // The reader has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+            Err(error) => {
+                result = Err(Failure::refused(format!("cannot write to stdout: {error}")));
+                false
+            }
+        },
+        Err(failure) => {
+            result = Err(failure);
+            false
+        }
+    };
+    context.client.follow(&target, each).await?;
+    result
+}
+
+/// `2026-11-03T12:34:56Z  WARNING  BackEnd ...`
+fn line(event: &Event, style: Style) -> String {
+    let seconds = event.time.get(..19).map_or_else(|| event.time.clone(), |seconds| format!("{seconds}Z"));
+    let (word, tone) = match event.level.as_str() {
+        "warning" => ("WARNING", Tone::Warning),
+        "error" => ("ERROR", Tone::Bad),
+        other => (other, Tone::Plain),
+    };
+    let padding = " ".repeat("WARNING".len().saturating_sub(word.len()));
+    format!("{seconds}  {}{padding}  {}\n", style.paint(tone, word), event.message)
+}

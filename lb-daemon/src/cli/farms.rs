@@ -1,0 +1,87 @@
+//! `drover farms` and `drover farm ...`
+
+use std::time::SystemTime;
+
+use hyper::Method;
+use serde_json::json;
+
+use super::args::{FarmAction, FarmName};
+use super::client::{Body, encode};
+use super::text::{self, Style};
+use super::{Context, Failure, changes, view};
+use crate::api::types::{BackendStatus, CheckSettings, Directions, Farm, Farms};
+use crate::clock;
+
+pub async fn list(context: &Context) -> Result<String, Failure> {
+    let answer = context.client.get("/v1/farms").await?;
+    context.show(&answer, |farms: Farms| lines(&farms))
+}
+
+pub async fn run(context: &Context, action: FarmAction) -> Result<String, Failure> {
+    let target = |name: &FarmName| format!("/v1/farms/{}", encode(&name.farm));
+    let enable = async |name: FarmName, enabled: bool| {
+        let body = Body::json(&json!({ "enabled": enabled }));
+        let answer = context.client.send(Method::PATCH, &target(&name), Some(body)).await?;
+        context.show(&answer, |answer| changes::done(&answer))
+    };
+    match action {
+        FarmAction::Show(name) => {
+            let answer = context.client.get(&target(&name)).await?;
+            context.show(&answer, |farm: Farm| show(&farm, context.style, clock::wall()))
+        }
+        FarmAction::Enable(name) => enable(name, true).await,
+        FarmAction::Disable(name) => enable(name, false).await,
+        FarmAction::Delete(name) => {
+            let answer = context.client.send(Method::DELETE, &target(&name), None).await?;
+            context.show(&answer, |answer| changes::done(&answer))
+        }
+    }
+}
+
+fn lines(farms: &Farms) -> String {
+    let heading = ["FARM", "STATUS", "BACKENDS UP", "CONNECTIONS", "VIP"].map(str::to_owned).to_vec();
+    let rows = farms.farms.iter().map(|farm| {
+        let up = farm.backends.iter().filter(|backend| backend.status == BackendStatus::Up).count();
+        vec![
+            farm.name.clone(),
+            view::farm_status(farm.status).0.to_owned(),
+            format!("{up} of {}", farm.backends.len()),
+            farm.connections.to_string(),
+            view::endpoints(farm),
+        ]
+    });
+    text::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), &[2, 3])
+}
+
+/// The block of the status screen, and what that has no room for.
+fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
+    let mut shown = view::farm(farm, style, now);
+    let timeouts = &farm.timeouts;
+    let (syn, established, fin, udp) = (&timeouts.syn, &timeouts.established, &timeouts.fin, &timeouts.udp);
+    let timeouts = format!("syn {syn}, established {established}, fin {fin}, udp {udp}");
+    let checks: Vec<_> = farm.checks.iter().map(check).collect();
+    let checks = if checks.is_empty() { "none: nobody checks".to_owned() } else { checks.join("; ") };
+    let settings = [("scheduler", farm.scheduler.clone()), ("timeouts", timeouts), ("checks", checks)];
+    shown.push('\n');
+    for (name, value) in settings {
+        shown += &text::wrap(&format!("{name}: {value}"), 4);
+    }
+    shown.push('\n');
+    let heading = ["    TRAFFIC", "OPENED", "PACKETS IN", "BYTES IN", "PACKETS OUT", "BYTES OUT"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.push(traffic("all", farm.connections_opened, farm.packets, farm.bytes));
+    let backends = farm.backends.iter();
+    rows.extend(backends.map(|of| traffic(&of.name, of.connections_opened, of.packets, of.bytes)));
+    shown + &text::table(&rows, &[1, 2, 3, 4, 5])
+}
+
+fn check(check: &CheckSettings) -> String {
+    let CheckSettings { kind, interval, timeout, rise, fall, port } = check;
+    let port = port.map(|port| format!(" on port {port}")).unwrap_or_default();
+    format!("{kind}{port} every {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+}
+
+fn traffic(name: &str, opened: u64, packets: Directions, bytes: Directions) -> Vec<String> {
+    let amounts = [opened, packets.r#in, bytes.r#in, packets.out, bytes.out].map(text::amount);
+    std::iter::once(format!("    {name}")).chain(amounts).collect()
+}

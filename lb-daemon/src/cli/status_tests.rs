@@ -1,0 +1,191 @@
+//! What the screen looks like, to the column.
+
+use serde_json::json;
+
+use super::*;
+use crate::api::types::{
+    AdminState, Backend, BackendStatus, CheckSettings, Counts, Directions, Farm, FarmStatus, TimeoutSettings,
+};
+
+const PLAIN: Style = Style { colour: false };
+
+/// All ages are counted from then.
+fn now() -> SystemTime {
+    humantime::parse_rfc3339("2026-11-03T12:00:00Z").unwrap()
+}
+
+fn status(counts: Counts) -> Status {
+    let interface = |name: &str, xdp_mode: &str, up| Interface {
+        name: name.to_owned(),
+        index: 2,
+        xdp_mode: xdp_mode.to_owned(),
+        up,
+        mtu: 1500,
+    };
+    Status {
+        version: "0.1.0".to_owned(),
+        started: "2026-10-31T08:00:00.000Z".to_owned(),
+        uptime_seconds: 273_600.0,
+        config_generation: 4,
+        config_path: "/etc/drover/drover.toml".to_owned(),
+        interfaces: vec![interface("eth0", "native", true), interface("eth1", "generic", false)],
+        counts,
+    }
+}
+
+fn farm(name: &str, status: FarmStatus, backends: Vec<Backend>) -> Farm {
+    let second = || "1s".to_owned();
+    Farm {
+        name: name.to_owned(),
+        status,
+        vip: vec!["192.0.2.10".to_owned()],
+        ports: json!([80, 443]),
+        protocol: vec!["tcp".to_owned()],
+        mode: "nat".to_owned(),
+        scheduler: "maglev".to_owned(),
+        timeouts: TimeoutSettings { syn: second(), established: second(), fin: second(), udp: second() },
+        enabled: true,
+        checks: Vec::<CheckSettings>::new(),
+        connections: backends.iter().map(|backend| backend.connections).sum(),
+        connections_opened: 0,
+        packets: Directions::default(),
+        bytes: Directions::default(),
+        backends,
+    }
+}
+
+fn backend(name: &str, address: &str, status: BackendStatus, reason: &str) -> Backend {
+    Backend {
+        name: name.to_owned(),
+        address: vec![address.to_owned()],
+        port: None,
+        weight: 1,
+        admin_state: AdminState::Up,
+        status,
+        since: "2026-11-03T11:57:00.000Z".to_owned(),
+        reason: reason.to_owned(),
+        unresolved: Vec::new(),
+        connections: 6,
+        connections_opened: 0,
+        packets: Directions::default(),
+        bytes: Directions::default(),
+    }
+}
+
+#[test]
+fn one_screen_tells_what_is_wrong() {
+    let web = vec![
+        backend("10.0.0.11", "10.0.0.11", BackendStatus::Up, "tcp: connected to 10.0.0.11:80"),
+        Backend {
+            port: Some(8080),
+            ..backend("ex2", "10.0.0.12", BackendStatus::Down, "connection refused")
+        },
+    ];
+    let mail = vec![backend("10.0.0.21", "10.0.0.21", BackendStatus::Draining, "drained by hand")];
+    let counts = Counts {
+        farms: 2,
+        farms_degraded: 1,
+        farms_down: 1,
+        backends: 3,
+        backends_up: 1,
+        connections: 1234,
+        ..Counts::default()
+    };
+    let farms = vec![farm("web", FarmStatus::Degraded, web), farm("mail", FarmStatus::Down, mail)];
+    let expected = "\
+1 farm DEGRADED, 1 DOWN, 1 of 3 backends up, eth1 DOWN, 1234 connections
+
+drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
+  eth0             XDP native   MTU  1500  up
+! eth1             XDP generic  MTU  1500  DOWN
+
+! web  DEGRADED
+    192.0.2.10; tcp ports 80, 443; nat; 12 connections
+    STATUS       BACKEND             WEIGHT    CONNS  SINCE
+    up           10.0.0.11                1        6  3m
+!   DOWN         ex2 10.0.0.12:8080       1        6  3m     connection refused
+
+! mail  DOWN
+    192.0.2.10; tcp ports 80, 443; nat; 6 connections
+    STATUS       BACKEND    WEIGHT    CONNS  SINCE
+    draining     10.0.0.21       1        6  3m     drained by hand
+";
+    assert_eq!(screen(&status(counts), &Farms { farms }, PLAIN, now()), expected);
+}
+
+#[test]
+fn what_does_not_fit_is_wrapped_and_never_cut() {
+    let name = "a-very-long-name-that-somebody-has-thought-up-for-a-real-server";
+    let unresolved = Backend {
+        port: Some(443),
+        unresolved: vec!["2001:db8:1::11".to_owned()],
+        ..backend("2001:db8:1::11", "2001:db8:1::11", BackendStatus::Up, "")
+    };
+    let reason = "tcp: 10.0.0.12:443 did not answer within 3s, 4 times in a row; 10.0.0.12:80 too";
+    let backends = vec![
+        unresolved,
+        Backend {
+            address: vec!["10.0.0.12".to_owned(), "2001:db8:1::12".to_owned()],
+            ..backend(name, "", BackendStatus::Down, reason)
+        },
+    ];
+    let mut farm = farm(&name[..62], FarmStatus::Degraded, backends);
+    farm.vip = ["192.0.2.10", "2001:db8::10", "2001:db8::11"].map(str::to_owned).to_vec();
+    farm.ports = json!([25, 143, 443, "587-588", 993, 995]);
+    let expected = "\
+! a-very-long-name-that-somebody-has-thought-up-for-a-real-serve  DEGRADED
+    192.0.2.10, 2001:db8::10, 2001:db8::11; tcp ports 25, 143, 443, 587-588,
+    993, 995; nat; 12 connections
+    STATUS       BACKEND               WEIGHT    CONNS  SINCE
+    up           [2001:db8:1::11]:443       1        6  3m
+                 next hop not known for 2001:db8:1::11: packets are dropped
+!   DOWN         a-very-long-name-that-somebody-has-thought-up-for-a-real-server
+                 10.0.0.12, 2001:db8:1::12
+                                            1        6  3m
+                 tcp: 10.0.0.12:443 did not answer within 3s, 4 times in a row;
+                 10.0.0.12:80 too
+";
+    let block = view::farm(&farm, PLAIN, now());
+    assert_eq!(block, expected);
+    assert!(block.lines().all(|line| line.chars().count() <= text::WIDTH));
+}
+
+#[test]
+fn nothing_configured_is_said_with_what_to_do() {
+    let expected = "\
+no farms: nothing is balanced. Add one to /etc/drover/drover.toml, then `drover
+reload`
+
+drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
+  eth0             XDP native   MTU  1500  up
+! eth1             XDP generic  MTU  1500  DOWN
+";
+    assert_eq!(screen(&status(Counts::default()), &Farms { farms: vec![] }, PLAIN, now()), expected);
+    let empty = farm("web", FarmStatus::Down, vec![]);
+    let expected = "\
+! web  DOWN
+    192.0.2.10; tcp ports 80, 443; nat; 0 connections
+    no backends: nobody is served
+";
+    assert_eq!(view::farm(&empty, PLAIN, now()), expected);
+}
+
+#[test]
+fn unchecked_is_never_written_as_up() {
+    let counts =
+        Counts { farms: 1, farms_unchecked: 1, backends: 1, backends_unchecked: 1, ..Counts::default() };
+    let first = summary(&status(counts), PLAIN);
+    assert_eq!(first, "1 farm unchecked, 0 of 1 backends up, eth1 DOWN, 0 connections\n");
+}
+
+#[test]
+fn colours_only_repeat_what_the_words_say() {
+    let web = farm("web", FarmStatus::Down, vec![backend("a", "10.0.0.1", BackendStatus::Down, "refused")]);
+    let coloured = view::farm(&web, Style { colour: true }, now());
+    assert!(coloured.contains("\x1b[1;31mDOWN\x1b[0m"), "{coloured:?}");
+    let mut bare = String::new();
+    for (n, part) in coloured.split('\x1b').enumerate() {
+        bare += if n == 0 { part } else { part.split_once('m').unwrap().1 };
+    }
+    assert_eq!(bare, view::farm(&web, PLAIN, now()));
+}

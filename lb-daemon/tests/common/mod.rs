@@ -1,0 +1,234 @@
+//! A daemon that is none: it publishes a state, answers commands from a table, and keeps what it was asked.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use lb_core::config::model::{
+    Addresses, Backend, BackendName, Check, Config, Daemon, Farm, FarmName, Mode, Ports, Protocols,
+    Scheduler, Timeouts, XdpMode,
+};
+use lb_core::config::{ConfigError, Position};
+use lb_core::state::{
+    AdminState, BackendState, BackendStatus, Connection, ConnectionFilter, EventKind, EventLevel, FarmState,
+    FarmStatus, InterfaceState, Protocol, Snapshot, Traffic,
+};
+use lb_daemon::handle::{Changes, Command, DataplaneReader, Events, Format, Handle, Refusal};
+use tokio::sync::{mpsc, watch};
+
+/// What the tests hold of the fake daemon.
+pub struct Fake {
+    pub handle: Handle,
+    /// What it was asked, in `Debug`, without the way back.
+    pub asked: Arc<Mutex<Vec<String>>>,
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+impl Fake {
+    pub fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+/// Starts one with the farms `web` (a backend up, one down) and `dns` (unchecked, dual stack).
+pub fn start() -> Fake {
+    let (commands, inbox) = mpsc::channel(8);
+    let (publisher, snapshots) = watch::channel(Arc::new(snapshot()));
+    let events = Arc::new(Events::default());
+    for n in 1..=3 {
+        event(&events, n);
+    }
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let handle = Handle { commands, snapshots, events, dataplane: Arc::new(FakeDataplane) };
+    let task = tokio::spawn(answer(inbox, publisher, asked.clone()));
+    Fake { handle, asked, task }
+}
+
+/// Publishes an event `n` minutes after 1970 began.
+pub fn event(events: &Events, n: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * n);
+    let (farm, backend) = (Some("web"), Some("ex2"));
+    events.publish(|log| {
+        log.push(time, EventLevel::Warning, EventKind::BackendDown, farm, backend, format!("event {n}"))
+    });
+}
+
+async fn answer(
+    mut inbox: mpsc::Receiver<Command>,
+    publisher: watch::Sender<Arc<Snapshot>>,
+    asked: Arc<Mutex<Vec<String>>>,
+) {
+    let note = |text: String| asked.lock().unwrap().push(text);
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::PatchBackend { farm, backend, patch, reply } => {
+                note(format!("patch {farm} {backend} {patch:?}"));
+                publisher.send_modify(|snapshot| {
+                    let farms = &mut Arc::make_mut(snapshot).farms;
+                    let farm = farms.iter_mut().find(|f| f.name == farm).unwrap();
+                    let backend = farm.backends.iter_mut().find(|b| b.name == backend).unwrap();
+                    backend.weight = patch.weight.unwrap_or(backend.weight);
+                    backend.admin = patch.admin.unwrap_or(backend.admin);
+                    if backend.admin == AdminState::Drain {
+                        backend.status = BackendStatus::Draining;
+                    }
+                });
+                reply.send(Ok(())).unwrap();
+            }
+            Command::EditFarm { farm, edit, reply } => {
+                note(format!("edit {farm} {edit:?}"));
+                reply.send(Ok(changes(&[&format!("farm '{farm}' edited")]))).unwrap();
+            }
+            Command::Apply { text, format, reply } => {
+                note(format!("apply {format:?} {text}"));
+                reply.send(judge(&text)).unwrap();
+            }
+            Command::DryRun { text, format, reply } => {
+                note(format!("dry run {format:?} {text}"));
+                reply.send(judge(&text)).unwrap();
+            }
+            Command::Reload { reply } => {
+                note("reload".to_owned());
+                let busy = "an apply is under way; try again".to_owned();
+                reply.send(Err(Refusal::Conflict(busy))).unwrap();
+            }
+            Command::Cut { filter, reply } => {
+                note(format!("cut {filter:?}"));
+                reply.send(Ok(7)).unwrap();
+            }
+            Command::ConfigText { reply } => {
+                reply.send(Ok(("# the file\n".to_owned(), Format::Toml))).unwrap();
+            }
+        }
+    }
+}
+
+fn changes(lines: &[&str]) -> Changes {
+    let lines = lines.iter().map(|&line| line.to_owned()).collect();
+    Changes { generation: 5, lines, orphaned_connections: 2 }
+}
+
+fn judge(text: &str) -> Result<Changes, Refusal> {
+    match text {
+        "bad" => Err(Refusal::Invalid(vec![ConfigError {
+            path: "farm[0].backend[1].weight".to_owned(),
+            at: Some(Position { line: 7, column: 10 }),
+            message: "must be 0 to 256, not 300".to_owned(),
+            hint: Some("use 256 for the largest share".to_owned()),
+        }])),
+        "unwritable" => Err(Refusal::Failed("cannot write /etc/drover/drover.toml: read-only".to_owned())),
+        _good => Ok(changes(&["farm 'web': backend '10.0.0.13' added"])),
+    }
+}
+
+struct FakeDataplane;
+
+impl DataplaneReader for FakeDataplane {
+    fn connections(&self, filter: &ConnectionFilter, limit: usize) -> anyhow::Result<(Vec<Connection>, u64)> {
+        let all = [connection(1, 1, 40_000), connection(1, 2, 40_001), connection(9, 9, 40_002)];
+        let matching: Vec<_> = all.into_iter().filter(|connection| filter.matches(connection)).collect();
+        let total = matching.len() as u64;
+        Ok((matching.into_iter().take(limit).collect(), total))
+    }
+
+    fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
+        Ok(vec![("forwarded", 41), ("not_for_a_vip", 1)])
+    }
+}
+
+fn connection(farm_id: u16, backend_id: u16, port: u16) -> Connection {
+    let socket = |ip: &str, port| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port);
+    Connection {
+        protocol: Protocol::Tcp,
+        client: socket("2001:db8::7", port),
+        vip: socket("2001:db8::10", 443),
+        backend: socket("2001:db8:1::11", 8443),
+        source: socket("2001:db8::10", 1024),
+        farm_id,
+        backend_id,
+        state: "established",
+        age: Duration::from_millis(90_500),
+        idle: Duration::from_millis(250),
+    }
+}
+
+pub fn snapshot() -> Snapshot {
+    let web = farm("web", &["192.0.2.10"], Ports::Ranges(vec![(80, 80), (587, 588)]), vec![Check::tcp()]);
+    let dns = farm("dns", &["192.0.2.53", "2001:db8::53"], Ports::All, vec![]);
+    let status = [BackendStatus::Up, BackendStatus::Down];
+    let unchecked = [BackendStatus::Unchecked; 2];
+    let farms =
+        vec![state(&web, 1, FarmStatus::Degraded, status), state(&dns, 2, FarmStatus::Unchecked, unchecked)];
+    let daemon = Daemon {
+        interfaces: vec!["eth0".to_owned()],
+        xdp_mode: XdpMode::Auto,
+        socket: "/run/drover/control.sock".into(),
+        socket_group: None,
+        state_dir: "/var/lib/drover".into(),
+        bpffs_dir: "/sys/fs/bpf/drover".into(),
+        connections: 1 << 20,
+        manage_vips: true,
+    };
+    Snapshot {
+        version: "0.1.0",
+        started: SystemTime::now() - Duration::from_secs(90),
+        generation: 4,
+        config: Arc::new(Config { daemon, farms: vec![web, dns] }),
+        config_path: "/etc/drover/drover.toml".to_owned(),
+        interfaces: vec![InterfaceState {
+            name: "eth0".to_owned(),
+            index: 2,
+            xdp_mode: "native",
+            up: true,
+            mtu: 1500,
+        }],
+        farms,
+    }
+}
+
+fn farm(name: &str, vips: &[&str], ports: Ports, checks: Vec<Check>) -> Farm {
+    let backend = |name: &str, last, port| Backend {
+        name: BackendName::new(name).unwrap(),
+        address: Addresses { v4: Some([10, 0, 0, last].into()), v6: None },
+        port,
+        weight: 1,
+    };
+    Farm {
+        name: FarmName::new(name).unwrap(),
+        vips: vips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ports,
+        protocols: Protocols { tcp: true, udp: checks.is_empty() },
+        mode: Mode::Nat,
+        scheduler: Scheduler::Maglev,
+        timeouts: Timeouts::default(),
+        enabled: true,
+        backends: vec![backend("10.0.0.11", 11, None), backend("ex2", 12, Some(8080))],
+        checks,
+    }
+}
+
+fn state(farm: &Farm, id: u16, status: FarmStatus, statuses: [BackendStatus; 2]) -> FarmState {
+    let backends = farm.backends.iter().zip(statuses).zip(1..);
+    let backends = backends.map(|((backend, status), n): (_, u16)| BackendState {
+        name: backend.name.clone(),
+        id: n,
+        status,
+        admin: AdminState::Up,
+        weight: backend.weight,
+        since: SystemTime::now() - Duration::from_secs(200),
+        reason: format!("reason {n}"),
+        connections: u64::from(n),
+        traffic: Traffic {
+            packets_in: 10 * u64::from(n),
+            bytes_in: 1000,
+            packets_out: 20,
+            bytes_out: 2000,
+            opened: 3,
+        },
+        unresolved: vec![],
+    });
+    FarmState { name: farm.name.clone(), id, status, backends: backends.collect() }
+}
