@@ -164,10 +164,8 @@ fn attach(program: &mut Xdp, ifindex: u32, native: bool) -> Result<FdLink, Progr
 }
 
 fn explain(interface: &str, native: bool, error: &ProgramError) -> AttachError {
-    let errno = match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    };
+    let errno =
+        if let ProgramError::SyscallError(error) = error { error.io_error.raw_os_error() } else { None };
     match errno {
         Some(libc::ENODEV) => AttachError::NoInterface(interface.to_owned()),
         Some(libc::EBUSY | libc::EEXIST) => AttachError::Busy(interface.to_owned()),
