@@ -21,7 +21,7 @@ fn cargo_bin() -> Option<PathBuf> {
 }
 
 /// The search path that this program and all it runs use: the caller's, cargo's and the administrator's.
-fn search_path() -> OsString {
+pub fn search_path() -> OsString {
     let given = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&given).collect();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -1,9 +1,12 @@
-//! `demo`: build, then balance real connections in namespaces on this machine.
+//! `demo`: build, then become the demo, which balances real connections in namespaces on this machine.
 
-use anyhow::{Result, bail};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
 
 use crate::build;
-use crate::command::{command, is_root, run as execute, target};
+use crate::command::{is_root, search_path, target};
 
 pub fn run(args: &[String]) -> Result<()> {
     if !is_root() {
@@ -12,5 +15,11 @@ pub fn run(args: &[String]) -> Result<()> {
     build::for_tests()?;
     let programs = target().join("debug");
     let demo = programs.join("demo");
-    execute(command(&demo.to_string_lossy()).args(args).env("DROVER_BIN", programs.join("drover")))
+    // In its place and not beside it, so that Ctrl-C leaves nobody who ends before the demo has cleaned up.
+    let error = Command::new(&demo)
+        .args(args)
+        .env("DROVER_BIN", programs.join("drover"))
+        .env("PATH", search_path())
+        .exec();
+    Err(error).with_context(|| format!("{} does not start", demo.display()))
 }
