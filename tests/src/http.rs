@@ -74,7 +74,7 @@ impl Client {
         let head = Head::read(&mut self.stream)?;
         let mut body = vec![0; head.length];
         self.stream.read_exact(&mut body).map_err(failed("receive"))?;
-        let mut answer = head.answer.ok_or_else(|| Failure { step: "receive", reason: head.status })?;
+        let mut answer = head.answer.ok_or(Failure { step: "receive", reason: head.status })?;
         answer.body = body;
         if !keep {
             // The server closes first; a reset here would be a failure that a user notices.

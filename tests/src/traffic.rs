@@ -171,10 +171,17 @@ impl LongLived {
     }
 
     /// Closes them and says what became of each.
-    pub fn finish(self) -> Result<Vec<Report>> {
+    pub fn finish(mut self) -> Result<Vec<Report>> {
         self.stop.store(true, Ordering::Relaxed);
         let join = |thread: JoinHandle<Report>| thread.join().map_err(|_| anyhow!("a client panicked"));
-        self.threads.into_iter().map(join).collect()
+        std::mem::take(&mut self.threads).into_iter().map(join).collect()
+    }
+}
+
+impl Drop for LongLived {
+    /// Lets them end; one that hangs does so at its limit.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,12 @@
 //! The harness itself, without the daemon: a test that fails must not be the harness's fault.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it is a test"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;
