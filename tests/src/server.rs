@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::{Shutdown as Half, shutdown};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::os::fd::AsRawFd;
@@ -50,17 +51,19 @@ impl Server {
         let shared = Arc::new(Shared { name: name.to_owned(), ..Shared::default() });
         let mut server = Self { shared, listeners: Vec::new(), threads: Vec::new() };
         for &port in tcp {
-            let listener: TcpListener = both_families(Type::STREAM, port)?.into();
-            let listener = Arc::new(listener);
+            let listener = Arc::new(listen(port)?);
             server.listeners.push(Arc::clone(&listener));
             let shared = Arc::clone(&server.shared);
             server.threads.push(thread("accept", move || accept(&shared, &listener, port))?);
         }
         for &port in udp {
-            let socket: UdpSocket = both_families(Type::DGRAM, port)?.into();
-            socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-            let shared = Arc::clone(&server.shared);
-            server.threads.push(thread("echo", move || echo(&shared, &socket))?);
+            // A socket for each address: one for all would answer from an address of the kernel's choice.
+            for address in addresses()? {
+                let socket = UdpSocket::bind(SocketAddr::new(address, port))?;
+                socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+                let shared = Arc::clone(&server.shared);
+                server.threads.push(thread("echo", move || echo(&shared, &socket))?);
+            }
         }
         Ok(server)
     }
@@ -110,17 +113,26 @@ impl Shared {
     }
 }
 
-/// A socket on all addresses of both families, listening if it can.
-fn both_families(kind: Type, port: u16) -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV6, kind, None::<Protocol>)?;
+/// A socket that listens on all addresses of both families.
+fn listen(port: u16) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
-    socket.set_reuse_address(kind == Type::STREAM)?;
+    socket.set_reuse_address(true)?;
     let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     socket.bind(&SockAddr::from(address)).with_context(|| format!("port {port}"))?;
-    if kind == Type::STREAM {
-        socket.listen(4096)?;
-    }
-    Ok(socket)
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// The addresses of this network, but for those that are good on one link alone.
+fn addresses() -> Result<Vec<IpAddr>> {
+    let address = |interface: InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    };
+    let of_one_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    Ok(getifaddrs()?.filter_map(address).filter(|ip| !of_one_link(ip)).collect())
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

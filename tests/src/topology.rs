@@ -9,11 +9,14 @@
 //! IPv6 likewise in `fd00:1::/64` and `fd00:2::/64`. VIPs are taken from the client's subnet; the daemon puts them there. The
 //! balancer does not route by itself. A segment is a bridge in a namespace of its own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
+use crate::wait::wait_until;
 
 /// Where the balancer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +80,31 @@ impl Topology {
             topology.backends.push(backend);
         }
         topology.receive_redirected()?;
+        topology.wait_connected()?;
         Ok(topology)
+    }
+
+    /// Waits until the balancer reaches every host: a new link carries nothing until the kernel has looked at it,
+    /// which may take a second. What it has learnt of its neighbours on the way is forgotten.
+    fn wait_connected(&self) -> Result<()> {
+        let mut hosts: Vec<IpAddr> = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            hosts.extend(self.sources(family).first());
+            hosts.extend(self.backends.iter().map(|backend| backend.address(family)));
+        }
+        // Nobody listens there: the answer is a refusal.
+        let refuses = |host: IpAddr| {
+            let port = SocketAddr::new(host, 9);
+            TcpStream::connect_timeout(&port, Duration::from_millis(50))
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        };
+        self.balancer.enter(|| -> Result<()> {
+            for host in hosts {
+                wait_until(&format!("an answer of {host}"), Duration::from_secs(10), || refuses(host))?;
+            }
+            Ok(())
+        })??;
+        self.balancer.ip("neigh flush all\n")
     }
 
     fn front(&self) -> Result<&Netns> {

@@ -74,9 +74,14 @@ struct Counter<'a>(&'a Netns);
 
 impl<'a> Counter<'a> {
     fn new(netns: &'a Netns) -> Self {
-        let rules = "table inet watch { counter strangers {} chain in { type filter hook input priority 0; \
-                     ip saddr != 10.2.0.1 tcp dport 80 counter name strangers; \
-                     ip6 saddr != fd00:2::1 tcp dport 80 counter name strangers; } }";
+        let rules = "table inet watch {
+            counter strangers { }
+            chain in {
+                type filter hook input priority 0;
+                ip saddr != 10.2.0.1 tcp dport 80 counter name strangers
+                ip6 saddr != fd00:2::1 tcp dport 80 counter name strangers
+            }
+        }";
         netns.run("nft", &[rules]).unwrap();
         Self(netns)
     }
