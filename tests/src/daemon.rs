@@ -42,6 +42,8 @@ pub struct Daemon {
     bpffs: PathBuf,
     /// The `[daemon]` table.
     head: String,
+    /// Further arguments of `drover run`.
+    args: Vec<String>,
     process: Option<Process>,
 }
 
@@ -61,7 +63,7 @@ impl Daemon {
             interfaces.join(", "),
             bpffs.display()
         );
-        let daemon = Self { folder, bpffs, head, process: None };
+        let daemon = Self { folder, bpffs, head, args: Vec::new(), process: None };
         daemon.write_config(farms)?;
         Ok(daemon)
     }
@@ -96,6 +98,20 @@ impl Daemon {
         fs::write(self.config(), self.config_text(farms)).context("writing the configuration")
     }
 
+    /// Replaces a part of the configuration file, which must be there.
+    pub fn edit_config(&self, from: &str, to: &str) -> Result<()> {
+        let text = fs::read_to_string(self.config())?;
+        if !text.contains(from) {
+            bail!("no '{from}' in {text}");
+        }
+        fs::write(self.config(), text.replacen(from, to, 1)).context("writing the configuration")
+    }
+
+    /// Arguments of `drover run` for the starts that follow.
+    pub fn set_args(&mut self, args: &[&str]) {
+        self.args = args.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts the process and waits until its socket answers.
     pub fn launch(&mut self, balancer: &Netns) -> Result<()> {
         self.spawn(balancer)?;
@@ -115,7 +131,7 @@ impl Daemon {
     pub fn spawn(&mut self, balancer: &Netns) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log"))?;
         let mut command = balancer.command(binary()?);
-        command.arg("run").arg("--config").arg(self.config());
+        command.arg("run").arg("--config").arg(self.config()).args(&self.args);
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(balancer.spawn(&mut command)?);
         Ok(())

@@ -26,22 +26,29 @@ pub struct Farm<'a> {
     pub backends: usize,
     /// The port that is checked; `None`: every port that the farm has.
     pub check_port: Option<u16>,
+    /// Whether the backends are checked at all.
+    pub checked: bool,
 }
 
 impl<'a> Farm<'a> {
     /// A farm of the first VIPs with every backend.
     pub fn new(name: &'a str, keys: &'a str) -> Self {
-        Self { name, vip: 0, keys, backend_keys: &[], backends: usize::MAX, check_port: None }
+        Self { name, vip: 0, keys, backend_keys: &[], backends: usize::MAX, check_port: None, checked: true }
     }
 
     /// The table's text.
     pub fn text(&self, topology: &Topology) -> String {
         let Self { name, vip, keys, .. } = self;
+        let unchecked = if self.checked { "" } else { "check = []\n" };
         let (v4, v6) = (topology.vip(Family::V4, *vip), topology.vip(Family::V6, *vip));
-        let mut text = format!("[[farm]]\nname = \"{name}\"\nvip = [\"{v4}\", \"{v6}\"]\n{keys}\n");
+        let mut text =
+            format!("[[farm]]\nname = \"{name}\"\nvip = [\"{v4}\", \"{v6}\"]\n{keys}\n{unchecked}");
         for (number, backend) in topology.backends.iter().take(self.backends).enumerate() {
             let more = self.backend_keys.get(number).or(self.backend_keys.last());
             text += &backend.table(more.copied().unwrap_or_default());
+        }
+        if !self.checked {
+            return text + "\n";
         }
         let milliseconds = INTERVAL.as_millis();
         text += &format!(
@@ -51,8 +58,7 @@ impl<'a> Farm<'a> {
         if let Some(port) = self.check_port {
             text += &format!("port = {port}\n");
         }
-        text += "\n";
-        text
+        text + "\n"
     }
 }
 

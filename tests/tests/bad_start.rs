@@ -53,17 +53,10 @@ fn prepared() -> (Daemon, Topology) {
     (daemon, topology)
 }
 
-/// Replaces a part of the configuration file.
-fn edit(daemon: &Daemon, from: &str, to: &str) {
-    let text = std::fs::read_to_string(daemon.config()).unwrap();
-    assert!(text.contains(from), "no '{from}' in {text}");
-    std::fs::write(daemon.config(), text.replacen(from, to, 1)).unwrap();
-}
-
 #[test]
 fn an_interface_that_is_not_there_is_refused_and_nothing_changed() {
     let (daemon, topology) = prepared();
-    edit(&daemon, "\"back\"", "\"nosuch0\"");
+    daemon.edit_config("\"back\"", "\"nosuch0\"").unwrap();
     assert_refused(&run(&topology, &daemon.config()), 1, "nosuch0");
     assert_untouched(&topology, &daemon);
 }
@@ -78,7 +71,7 @@ fn an_invalid_configuration_is_refused_with_its_place_and_nothing_changed() {
     ];
     for (from, to, what) in cases {
         let (daemon, topology) = prepared();
-        edit(&daemon, from, to);
+        daemon.edit_config(from, to).unwrap();
         assert_refused(&run(&topology, &daemon.config()), 2, what);
         assert_untouched(&topology, &daemon);
     }

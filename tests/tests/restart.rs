@@ -134,3 +134,25 @@ fn a_clean_stop_leaves_nothing() {
     let tally = Short::new(topology.target(Family::V4, 80), 50).run(&topology.client).unwrap();
     assert_eq!((tally.total(), tally.failures), (50, vec![]));
 }
+
+#[test]
+fn a_stop_of_a_daemon_told_to_stay_leaves_packets_flowing() {
+    let mut scene = Scene::web(2, &Farm::new("web", "ports = [80]")).unwrap();
+    let (topology, daemon) = (&scene.topology, &mut scene.daemon);
+    daemon.stop().unwrap();
+    daemon.set_args(&["--stay"]);
+    daemon.launch(&topology.balancer).unwrap();
+    daemon.wait_judged().unwrap();
+    let target = topology.target(Family::V4, 80);
+    let long = LongLived::open(&topology.client, target, &[], 10, Duration::from_millis(20)).unwrap();
+    assert!(daemon.stop().unwrap().success(), "{}", daemon.log());
+    let done = long.exchanges();
+    wait_until("traffic without a daemon", LIMIT, || long.exchanges() > done + 50).unwrap();
+    let tally = Short::new(target, 50).run(&topology.client).unwrap();
+    assert_eq!((tally.total(), tally.failures), (50, vec![]));
+    daemon.launch(&topology.balancer).unwrap();
+    daemon.wait_judged().unwrap();
+    for report in long.finish().unwrap() {
+        assert_eq!(report.failure, None);
+    }
+}
