@@ -17,9 +17,25 @@ pub fn release() -> Result<()> {
     execute(cargo().args(["build", "--release", "--package", "lb-daemon", "--bin", "drover"]))
 }
 
-/// Setup, then every program of the workspace in the profile of the tests: the demo and the tests share
-/// it, so that a newcomer compiles the dependencies once, and with overflow checks.
-pub fn for_tests() -> Result<()> {
+/// Setup, then the demo and its daemon, in the profile that compiles fastest: what the kernel runs is the same.
+pub fn demo() -> Result<()> {
     setup::run()?;
-    execute(cargo().args(["build", "--workspace", "--exclude", "lb-ebpf", "--bins"]))
+    execute(cargo().args([
+        "build",
+        "--package",
+        "lb-daemon",
+        "--package",
+        "lb-tests",
+        "--bin",
+        "drover",
+        "--bin",
+        "demo",
+    ]))
+}
+
+/// Setup, then everything that the tests need, the daemon included. Tests and programs are built in one run, since
+/// libraries get other features when tests are among what is built, and would be compiled a second time.
+pub fn tests() -> Result<()> {
+    setup::run()?;
+    execute(cargo().args(["build", "--workspace", "--exclude", "lb-ebpf", "--all-targets"]))
 }

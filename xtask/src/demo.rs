@@ -12,7 +12,7 @@ pub fn run(args: &[String]) -> Result<()> {
     if !is_root() {
         bail!("the demo makes network namespaces and loads an XDP program: run it as root");
     }
-    build::for_tests()?;
+    build::demo()?;
     let programs = target().join("debug");
     let demo = programs.join("demo");
     // In its place and not beside it, so that Ctrl-C leaves nobody who ends before the demo has cleaned up.

@@ -9,7 +9,7 @@ pub fn run(args: &[String]) -> Result<()> {
     if !is_root() {
         bail!("the end-to-end tests make network namespaces and load an XDP program: run them as root");
     }
-    build::for_tests()?;
+    build::tests()?;
     // The program for the kernel has no test harness; lb-common and `BPF_PROG_TEST_RUN` test what is in it.
     execute(
         cargo()
