@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Output};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -115,16 +115,16 @@ impl Daemon {
     /// Starts the process and waits until its socket answers.
     pub fn launch(&mut self, balancer: &Netns) -> Result<()> {
         self.spawn(balancer)?;
-        let socket = self.socket();
-        let (process, log) = (self.process.as_mut(), self.folder.path().join("log"));
-        let process = process.context("it was started")?;
-        wait_for("an answer on the control socket", SOON, || {
+        let (socket, log) = (self.socket(), self.folder.path().join("log"));
+        let process = self.process()?;
+        let answer = wait_for("an answer on the control socket", SOON, || {
             if !process.is_running() {
-                bail!("the daemon ended:\n{}", tail(&log));
+                return Ok(Err(anyhow!("the daemon ended")));
             }
-            unix_json(&socket, "GET", "/v1/status", "application/json", b"").map(drop)
-        })
-        .with_context(|| format!("the log ends:\n{}", tail(&log)))
+            unix_json(&socket, "GET", "/v1/status", "application/json", b"").map(Ok)
+        });
+        answer.and_then(|answer| answer).with_context(|| format!("its log ends:\n{}", tail(&log)))?;
+        Ok(())
     }
 
     /// Starts the process.

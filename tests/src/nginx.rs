@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::netns::{Netns, Process};
 use crate::wait::wait_for;
@@ -38,11 +38,11 @@ impl Nginx {
         let mut nginx = Self { process: netns.spawn(&mut command)?, folder };
         wait_for("nginx to listen", Duration::from_secs(10), || {
             if !nginx.process.is_running() {
-                bail!("it ended: {}", nginx.log());
+                return Ok(Err(anyhow!("nginx ended: {}", nginx.log())));
             }
             let listening = netns.enter(|| TcpStream::connect(("127.0.0.1", port)))?;
-            listening.map(drop).context("not yet")
-        })?;
+            listening.map(|_| Ok(())).context("not yet")
+        })??;
         Ok(nginx)
     }
 
