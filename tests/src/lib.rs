@@ -1,1 +1,16 @@
+//! End to end: what the tests in `tests/tests`, the demo and the benchmarks share.
+//!
+//! Networks of namespaces ([`netns`], [`topology`]), real servers and clients in them ([`server`], [`traffic`]), and the
+//! daemon under test ([`daemon`]), driven from outside as an operator drives it. Everything made is undone on drop, a
+//! panic included. All of it needs root; nothing of it touches the machine's own interfaces.
 
+pub mod daemon;
+pub mod http;
+pub mod netns;
+pub mod nginx;
+pub mod scene;
+pub mod server;
+pub mod steady;
+pub mod topology;
+pub mod traffic;
+pub mod wait;

@@ -1,0 +1,114 @@
+//! An operator's hand on the running daemon: drain, maintenance, weights, connections, and what the daemon tells.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it is a test"
+)]
+
+use std::time::Duration;
+
+use lb_tests::scene::{Farm, Scene};
+use lb_tests::topology::Family;
+use lb_tests::traffic::{LongLived, Short, Tally};
+use lb_tests::wait::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn scene() -> Scene {
+    Scene::web(2, &Farm::new("web", "ports = [80]")).unwrap()
+}
+
+fn command(scene: &Scene, args: &[&str]) {
+    let output = scene.daemon.drover(args).unwrap();
+    assert!(output.status.success(), "drover {args:?}: {output:?}");
+}
+
+fn shares(scene: &Scene) -> Tally {
+    let tally = Short::new(scene.topology.target(Family::V4, 80), 200).run(&scene.topology.client).unwrap();
+    assert_eq!(tally.failures, Vec::<String>::new());
+    tally
+}
+
+#[test]
+fn a_drained_backend_keeps_its_connections_and_gets_no_new_ones() {
+    let scene = scene();
+    let target = scene.topology.target(Family::V4, 80);
+    let long = LongLived::open(&scene.topology.client, target, &[], 20, Duration::from_millis(10)).unwrap();
+    command(&scene, &["backend", "drain", "web", "b1"]);
+    scene.daemon.wait_status("web", "b1", "draining", LIMIT).unwrap();
+    assert_eq!(shares(&scene).of("b2"), 200);
+    let done = long.exchanges();
+    wait_until("the old connections to go on", LIMIT, || long.exchanges() > done + 40).unwrap();
+    let reports = long.finish().unwrap();
+    assert!(reports.iter().all(|report| report.failure.is_none()), "{reports:?}");
+    assert!(reports.iter().any(|report| report.backend == "b1"), "{reports:?}");
+    command(&scene, &["backend", "up", "web", "b1"]);
+    scene.daemon.wait_status("web", "b1", "up", LIMIT).unwrap();
+    assert!(shares(&scene).of("b1") > 50);
+}
+
+#[test]
+fn maintenance_outlives_passing_checks_and_a_restart_of_the_daemon() {
+    let mut scene = scene();
+    command(&scene, &["backend", "maintenance", "web", "b1"]);
+    scene.daemon.wait_status("web", "b1", "maintenance", LIMIT).unwrap();
+    assert_eq!(shares(&scene).of("b2"), 200);
+    scene.daemon.kill().unwrap();
+    scene.daemon.launch(&scene.topology.balancer).unwrap();
+    scene.daemon.wait_judged().unwrap();
+    scene.daemon.wait_status("web", "b1", "maintenance", LIMIT).unwrap();
+    assert_eq!(shares(&scene).of("b2"), 200);
+}
+
+#[test]
+fn a_weight_set_by_hand_changes_the_shares() {
+    let scene = scene();
+    command(&scene, &["backend", "weight", "web", "b1", "9"]);
+    let percent = shares(&scene).percent("b1");
+    assert!(percent > 80.0, "{percent}");
+    command(&scene, &["backend", "weight", "web", "b1", "0"]);
+    assert_eq!(shares(&scene).of("b1"), 0);
+}
+
+#[test]
+fn connections_are_listed_and_cut() {
+    let scene = scene();
+    let target = scene.topology.target(Family::V4, 80);
+    let source = [scene.topology.sources(Family::V4)[5]];
+    let long =
+        LongLived::open(&scene.topology.client, target, &source, 10, Duration::from_millis(10)).unwrap();
+    let query = format!("farm=web&client={}", source[0]);
+    wait_until("the list", LIMIT, || scene.daemon.connections(&query).is_ok_and(|list| list.len() == 10))
+        .unwrap();
+    for connection in scene.daemon.connections(&query).unwrap() {
+        assert_eq!((&connection["state"], &connection["protocol"]), (&"established".into(), &"tcp".into()));
+        assert_eq!(connection["vip"], target.to_string());
+    }
+    assert_eq!(scene.daemon.connections("client=10.1.0.19").unwrap().len(), 0);
+    command(&scene, &["connections", "cut", "--farm", "web", "--client", &source[0].to_string()]);
+    assert_eq!(scene.daemon.connections(&query).unwrap().len(), 0);
+    drop(long);
+}
+
+#[test]
+fn what_the_daemon_tells_agrees_with_what_clients_saw() {
+    let scene = scene();
+    let tally = shares(&scene);
+    let opened = |name: &str| {
+        let backend = scene.daemon.backend("web", name).unwrap();
+        backend["connections_opened"].as_u64().unwrap()
+    };
+    wait_until("the counters", LIMIT, || opened("b1") + opened("b2") == 200).unwrap();
+    assert_eq!((opened("b1"), opened("b2")), (tally.of("b1"), tally.of("b2")));
+    let metrics = scene.daemon.get_text("/metrics").unwrap();
+    assert!(metrics.contains("drover_backend_up{"), "{metrics}");
+    assert!(metrics.contains("drover_farm_packets_total{"), "{metrics}");
+    let openapi = scene.daemon.get("/openapi.json").unwrap();
+    assert!(openapi["paths"]["/v1/farms"].is_object());
+    let screen = scene.daemon.drover(&["status"]).unwrap();
+    let screen = String::from_utf8(screen.stdout).unwrap();
+    assert!(screen.contains("web") && screen.contains("b1") && screen.contains("up"), "{screen}");
+}

@@ -1,0 +1,207 @@
+//! `setup`: from a bare Debian to a working build. Idempotent; asks nothing; says each step that it takes.
+//!
+//! It looks first and installs only what is missing, so it costs a moment when nothing is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{cargo, command, find, is_root, output, run as execute};
+
+/// The release series of bpf-linker that the build is known to work with.
+const BPF_LINKER: &str = "0.13";
+
+/// A Debian package, and a program by which it is known to be there on other distributions.
+struct Package {
+    name: String,
+    program: Option<&'static str>,
+    why: &'static str,
+}
+
+fn packages(llvm: &str) -> Vec<Package> {
+    let package = |name: &str, program, why| Package { name: name.to_owned(), program, why };
+    vec![
+        package("gcc", Some("cc"), "links the programs"),
+        package("g++", Some("c++"), "links bpf-linker"),
+        package("libc6-dev", None, "links the programs"),
+        package(&format!("llvm-{llvm}-dev"), None, "bpf-linker is built on it"),
+        package(&format!("libpolly-{llvm}-dev"), None, "bpf-linker is built on it"),
+        package("libzstd-dev", None, "bpf-linker is built on it"),
+        package("zlib1g-dev", None, "bpf-linker is built on it"),
+        package("iproute2", Some("ip"), "demo and tests: namespaces"),
+        package("util-linux", Some("nsenter"), "demo and tests: namespaces"),
+        package("ethtool", Some("ethtool"), "demo and tests: offloads of virtual links"),
+        package("nftables", Some("nft"), "tests: counting packets; benchmarks: the rival"),
+        package("curl", Some("curl"), "tests: a real client"),
+        package("nginx-light", Some("nginx"), "tests: a real server"),
+        package("wrk", Some("wrk"), "tests: load"),
+        package("iputils-ping", Some("ping"), "tests: what is not for a VIP"),
+    ]
+}
+
+pub fn run() -> Result<()> {
+    let rustc = output(command("rustc").arg("-vV")).context("rustc: install Rust by https://rustup.rs")?;
+    let llvm = llvm_of(&rustc).context("rustc -vV names no LLVM version")?;
+    let packages = packages(llvm);
+    let system = os_release("ID").unwrap_or_else(|| "unknown".to_owned());
+    if system == "debian" {
+        install(&packages)?;
+    } else {
+        check_programs(&system, &packages, llvm)?;
+    }
+    components()?;
+    bpf_linker(llvm, &system)
+}
+
+/// LLVM's major version, from what `rustc -vV` prints.
+fn llvm_of(rustc: &str) -> Option<&str> {
+    rustc.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()
+}
+
+/// A value of `/etc/os-release`.
+fn os_release(key: &str) -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// Installs the packages that are missing.
+fn install(packages: &[Package]) -> Result<()> {
+    let mut query = command("dpkg-query");
+    query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
+    query.args(packages.iter().map(|package| &package.name));
+    // It exits 1 when it does not know a package; what it does know is printed all the same.
+    let known = query.output().context("dpkg-query does not start")?.stdout;
+    let known = String::from_utf8_lossy(&known).into_owned();
+    let there = |name: &str| {
+        known
+            .lines()
+            .any(|line| line.split_once(' ').is_some_and(|(n, status)| n == name && status == "installed"))
+    };
+    let missing: Vec<&Package> = packages.iter().filter(|package| !there(&package.name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for package in &missing {
+        eprintln!("setup: {} is missing ({})", package.name, package.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name.as_str()).collect();
+    if !is_root() {
+        bail!("installing packages needs root. Run: sudo apt-get install {}", names.join(" "));
+    }
+    let apt = || {
+        let mut apt = command("apt-get");
+        apt.args(["-q", "-y"]).env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    eprintln!("setup: apt-get update");
+    execute(apt().arg("update"))?;
+    eprintln!("setup: apt-get install {}", names.join(" "));
+    let quiet = NoServices::begin()?;
+    execute(apt().args(["install", "--no-install-recommends"]).args(&names))?;
+    drop(quiet);
+    if names.contains(&"nginx-light") && find("systemctl").is_some() {
+        eprintln!("setup: nginx is for the tests; its service is not enabled");
+        execute(command("systemctl").args(["--quiet", "disable", "nginx"]))?;
+    }
+    Ok(())
+}
+
+/// While it lives, packages that bring a service do not start it (Debian's policy-rc.d).
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        let policy = Path::new("/usr/sbin/policy-rc.d");
+        if policy.exists() {
+            return Ok(Self(None));
+        }
+        fs::write(policy, "#!/bin/sh\nexit 101\n").context("/usr/sbin/policy-rc.d")?;
+        execute(command("chmod").arg("755").arg(policy))?;
+        Ok(Self(Some(policy.to_owned())))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.0
+            && let Err(error) = fs::remove_file(policy)
+        {
+            eprintln!("setup: {} is left over: {error}", policy.display());
+        }
+    }
+}
+
+/// On a distribution whose packages it does not know: everything must be there already.
+fn check_programs(system: &str, packages: &[Package], llvm: &str) -> Result<()> {
+    let missing: Vec<_> =
+        packages.iter().filter(|p| p.program.is_some_and(|it| find(it).is_none())).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("setup: it knows the packages of Debian, not those of '{system}'. Needed, by Debian's names:");
+    for package in packages {
+        let program = package.program.filter(|it| find(it).is_none());
+        let mark = program.map(|it| format!("; missing: {it}")).unwrap_or_default();
+        eprintln!("  {:<18} {}{mark}", package.name, package.why);
+    }
+    eprintln!("and bpf-linker {BPF_LINKER}, built with LLVM {llvm}, the version of rustc's own.");
+    let names: Vec<_> = missing.iter().filter_map(|package| package.program).collect();
+    bail!("install what is missing ({}) and run it again", names.join(", "))
+}
+
+/// The parts of the Rust toolchain that a minimal installation leaves out.
+fn components() -> Result<()> {
+    let sysroot = output(command("rustc").args(["--print", "sysroot"]))?;
+    let sysroot = Path::new(sysroot.trim());
+    let parts = [
+        ("rust-src", "lib/rustlib/src/rust/library/core/src/lib.rs"),
+        ("clippy", "bin/cargo-clippy"),
+        ("rustfmt", "bin/cargo-fmt"),
+    ];
+    let missing = parts.iter().filter(|(_, file)| !sysroot.join(file).exists()).map(|(name, _)| *name);
+    let missing: Vec<&str> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if find("rustup").is_none() {
+        bail!("{} missing from {}, and there is no rustup to add it", missing.join(", "), sysroot.display());
+    }
+    eprintln!("setup: rustup component add {}", missing.join(" "));
+    execute(command("rustup").args(["component", "add"]).args(&missing))
+}
+
+/// The linker of BPF objects; its LLVM must be that of rustc, whose bitcode it reads.
+fn bpf_linker(llvm: &str, system: &str) -> Result<()> {
+    let there = output(command("bpf-linker").arg("--version")).unwrap_or_default();
+    let series = |version: &str| version == BPF_LINKER || version.starts_with(&format!("{BPF_LINKER}."));
+    if there.split_whitespace().any(series) {
+        return Ok(());
+    }
+    let why =
+        if there.is_empty() { "missing".to_owned() } else { format!("{}, not {BPF_LINKER}", there.trim()) };
+    eprintln!("setup: bpf-linker is {why}; building it with LLVM {llvm} (a minute)");
+    let mut install = cargo();
+    let version = format!("^{BPF_LINKER}");
+    install.args(["install", "bpf-linker", "--locked", "--force", "--version", &version]);
+    install.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
+    if system == "debian" {
+        // Left to itself its build script finds another folder and fails to link.
+        install.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
+    }
+    execute(&mut install)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llvm_major_version_is_read_from_rustc() {
+        let text =
+            "rustc 1.95.0 (59807616e 2026-04-14)\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.2\n";
+        assert_eq!(llvm_of(text), Some("22"));
+        assert_eq!(llvm_of("rustc 1.95.0"), None);
+    }
+}
