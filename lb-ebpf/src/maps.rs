@@ -162,20 +162,27 @@ pub fn is_backend<A: Address>(address: &A) -> bool {
     address_flags(address) & ADDRESS_BACKEND != 0
 }
 
-/// The farm that serves a flow's destination, and its number. A function of its own, for the sake of the stack.
+/// The number of the farm that serves a flow's destination, or [`NO_FARM`]. A function of its own, for the sake of the
+/// stack, and with a plain number for an answer: the kernel refuses the BTF of niche-packed enums.
 #[inline(never)]
-pub fn farm<A: Address>(key: &FlowKey<A>) -> Option<(u16, &'static FarmEntry)> {
+pub fn farm_id<A: Address>(key: &FlowKey<A>) -> u32 {
     let mut service = ServiceKey::new(key.dst.mapped(), key.dst_port, key.protocol);
     // SAFETY: a u32, read once; the daemon replaces entries whole.
-    let id = match unsafe { SERVICES.get(&service) } {
-        Some(id) => *id,
-        None => {
-            service.port = WILDCARD_PORT;
-            // SAFETY: as above.
-            *unsafe { SERVICES.get(&service) }?
-        }
-    };
-    Some((id as u16, FARMS.get(id)?))
+    if let Some(id) = unsafe { SERVICES.get(&service) } {
+        return *id;
+    }
+    service.port = WILDCARD_PORT;
+    // SAFETY: as above.
+    unsafe { SERVICES.get(&service) }.copied().unwrap_or(NO_FARM)
+}
+
+/// Out of the range of farms.
+const NO_FARM: u32 = u32::MAX;
+
+/// `None` for [`NO_FARM`].
+#[inline(always)]
+pub fn farm(id: u32) -> Option<&'static FarmEntry> {
+    FARMS.get(id)
 }
 
 /// The backend in one slot of a table.
