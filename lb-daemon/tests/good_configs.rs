@@ -20,7 +20,7 @@ fn file(name: &str) -> PathBuf {
 
 fn backend(name: &str, v4: Option<&str>, v6: Option<&str>, port: Option<u16>, weight: u16) -> Backend {
     let address = Addresses { v4: v4.map(|ip| ip.parse().unwrap()), v6: v6.map(|ip| ip.parse().unwrap()) };
-    Backend { name: BackendName::new(name).unwrap(), address, port, weight }
+    Backend { name: BackendName::new(name).unwrap(), address, port, weight, priority: 0 }
 }
 
 fn farm(name: &str, vip: &str, ports: Ports, backends: Vec<Backend>) -> Farm {

@@ -27,6 +27,8 @@ pub enum BackendStatus {
     Starting,
     Draining,
     Maintenance,
+    /// Healthy, but of a lower priority than those in use.
+    Standby,
     /// The farm has no checks: takes traffic, and nobody knows whether it should.
     Unchecked,
 }
@@ -39,6 +41,7 @@ impl BackendStatus {
             Self::Starting => "starting",
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
+            Self::Standby => "standby",
             Self::Unchecked => "unchecked",
         }
     }
@@ -80,7 +83,7 @@ impl FarmStatus {
                 BackendStatus::Up => serving += 1,
                 BackendStatus::Unchecked => unchecked += 1,
                 BackendStatus::Down | BackendStatus::Starting => sick += 1,
-                BackendStatus::Draining | BackendStatus::Maintenance => {}
+                BackendStatus::Draining | BackendStatus::Maintenance | BackendStatus::Standby => {}
             }
         }
         match (enabled, serving, unchecked, sick) {

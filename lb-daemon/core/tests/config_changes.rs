@@ -13,7 +13,7 @@ use lb_core::config::{changes, needs_restart};
 fn backend(last: u8) -> Backend {
     let v4 = std::net::Ipv4Addr::new(10, 0, 0, last);
     let name = BackendName::new(&v4.to_string()).unwrap();
-    Backend { name, address: Addresses { v4: Some(v4), v6: None }, port: None, weight: 1 }
+    Backend { name, address: Addresses { v4: Some(v4), v6: None }, port: None, weight: 1, priority: 0 }
 }
 
 fn farm(name: &str) -> Farm {
@@ -28,6 +28,7 @@ fn farm(name: &str) -> Farm {
         enabled: true,
         backends: vec![backend(11), backend(12)],
         checks: vec![Check::tcp()],
+        ..Farm::new(FarmName::new("x").unwrap())
     }
 }
 

@@ -95,6 +95,7 @@ pub struct Counts {
     pub backends_starting: u64,
     pub backends_draining: u64,
     pub backends_maintenance: u64,
+    pub backends_standby: u64,
     pub backends_unchecked: u64,
     /// Connections tracked.
     pub connections: u64,
@@ -121,6 +122,7 @@ impl Counts {
                     state::BackendStatus::Starting => &mut counts.backends_starting,
                     state::BackendStatus::Draining => &mut counts.backends_draining,
                     state::BackendStatus::Maintenance => &mut counts.backends_maintenance,
+                    state::BackendStatus::Standby => &mut counts.backends_standby,
                     state::BackendStatus::Unchecked => &mut counts.backends_unchecked,
                 } += 1;
             }

@@ -187,8 +187,17 @@ impl Task {
 }
 
 async fn run_probe(address: SocketAddr, check: &Check) -> Result<Outcome, Untried> {
-    match check.kind {
+    match &check.kind {
         CheckKind::Tcp => tcp::probe(address).await,
+        CheckKind::Http(_)
+        | CheckKind::Tls { .. }
+        | CheckKind::Udp { .. }
+        | CheckKind::Dns { .. }
+        | CheckKind::Icmp
+        | CheckKind::Smtp { .. }
+        | CheckKind::Imap { .. }
+        | CheckKind::Pop3 { .. }
+        | CheckKind::Command(_) => Err(Untried(format!("no probe of kind {}", check.kind.as_str()))),
     }
 }
 

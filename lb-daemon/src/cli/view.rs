@@ -32,6 +32,7 @@ pub fn backend_status(status: BackendStatus) -> (&'static str, Tone) {
         BackendStatus::Starting => ("starting", Tone::Warning),
         BackendStatus::Draining => ("draining", Tone::Warning),
         BackendStatus::Maintenance => ("maintenance", Tone::Warning),
+        BackendStatus::Standby => ("standby", Tone::Faint),
         BackendStatus::Unchecked => ("unchecked", Tone::Warning),
     }
 }

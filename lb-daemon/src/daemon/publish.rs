@@ -66,7 +66,7 @@ impl Daemon {
             }
             BackendStatus::Unchecked => (touched, "the farm has no checks".to_owned()),
             BackendStatus::Starting if !farm.enabled => (touched, "the farm is disabled".to_owned()),
-            BackendStatus::Up | BackendStatus::Down | BackendStatus::Starting => {
+            BackendStatus::Up | BackendStatus::Down | BackendStatus::Starting | BackendStatus::Standby => {
                 (health.map_or(touched, |health| health.since), checks())
             }
         };

@@ -195,6 +195,7 @@ fn farm(name: &str, vips: &[&str], ports: Ports, checks: Vec<Check>) -> Farm {
         address: Addresses { v4: Some([10, 0, 0, last].into()), v6: None },
         port,
         weight: 1,
+        priority: 0,
     };
     Farm {
         name: FarmName::new(name).unwrap(),
@@ -207,6 +208,7 @@ fn farm(name: &str, vips: &[&str], ports: Ports, checks: Vec<Check>) -> Farm {
         enabled: true,
         backends: vec![backend("10.0.0.11", 11, None), backend("ex2", 12, Some(8080))],
         checks,
+        ..Farm::new(FarmName::new("x").unwrap())
     }
 }
 

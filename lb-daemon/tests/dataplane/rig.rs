@@ -148,6 +148,7 @@ pub fn farm(name: &str, vips: &[&str], ports: Ports, mode: Mode, backends: &[(&s
         enabled: true,
         backends: backends.iter().map(|(address, weight)| backend(&[address], None, *weight)).collect(),
         checks: Vec::new(),
+        ..Farm::new(FarmName::new("x").unwrap())
     }
 }
 
@@ -159,7 +160,7 @@ pub fn backend(addresses: &[&str], port: Option<u16>, weight: u16) -> Backend {
             IpAddr::V6(v6) => address.v6 = Some(v6),
         }
     }
-    Backend { name: BackendName::new(addresses[0]).unwrap(), address, port, weight }
+    Backend { name: BackendName::new(addresses[0]).unwrap(), address, port, weight, priority: 0 }
 }
 
 pub fn port(port: u16) -> Ports {

@@ -3,9 +3,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::model::{
-    Addresses, Backend, Check, CheckKind, Config, Daemon, Farm, Mode, Protocols, Scheduler, XdpMode,
-};
+use super::model::{Addresses, Backend, Check, Config, Daemon, Farm, Mode, Protocols, Scheduler, XdpMode};
 use super::text::{duration_text, ports_text};
 
 /// One line for each difference, in the new configuration's order; empty if and only if they are equal.
@@ -81,7 +79,7 @@ fn xdp_mode_text(mode: XdpMode) -> &'static str {
 
 fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     // Taken apart, so that a new field is not forgotten here.
-    let Farm { name, vips, ports, protocols, mode, scheduler, timeouts, enabled, backends, checks } = new;
+    let Farm { name, vips, ports, protocols, mode, scheduler, timeouts, enabled, backends, checks, .. } = new;
     let title = format!("farm '{name}'");
     let mut differ = |what: &str, from: String, to: String| {
         if from != to {
@@ -122,7 +120,7 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
 }
 
 fn backend_changes(farm: &str, old: &Backend, new: &Backend, lines: &mut Vec<String>) {
-    let Backend { name, address, port, weight } = new;
+    let Backend { name, address, port, weight, .. } = new;
     let mut differ = |what: &str, from: String, to: String| {
         if from != to {
             lines.push(format!("{farm}: backend '{name}': {what} {from} -> {to}"));
@@ -167,10 +165,8 @@ fn checks_text(checks: &[Check]) -> String {
 }
 
 fn check_text(check: &Check) -> String {
-    let Check { kind, interval, timeout, rise, fall, port } = check;
-    let kind = match kind {
-        CheckKind::Tcp => "tcp",
-    };
+    let Check { kind, interval, timeout, rise, fall, port, .. } = check;
+    let kind = kind.as_str();
     let port = port.map_or_else(String::new, |port| format!(" on port {port}"));
     let (interval, timeout) = (duration_text(*interval), duration_text(*timeout));
     format!("{kind}{port} every {interval}, timeout {timeout}, rise {rise}, fall {fall}")

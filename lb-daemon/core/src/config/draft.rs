@@ -110,8 +110,8 @@ impl FarmDraft {
     /// The farm, if nothing of it was refused.
     pub fn finish(self) -> Option<Farm> {
         let rest = self.rest?;
+        let name = self.name?.0;
         Some(Farm {
-            name: self.name?.0,
             vips: self.vips.into_iter().map(|vip| vip.ip).collect(),
             ports: self.ports?.ports,
             protocols: self.protocols?.0,
@@ -121,6 +121,7 @@ impl FarmDraft {
             enabled: rest.enabled,
             backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
             checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
+            ..Farm::new(name)
         })
     }
 
@@ -143,7 +144,7 @@ impl BackendDraft {
             }
         }
         let address = Addresses { v4, v6 };
-        Some(Backend { name: self.name?.0, address, port: self.port?, weight: self.weight? })
+        Some(Backend { name: self.name?.0, address, port: self.port?, weight: self.weight?, priority: 0 })
     }
 }
 
@@ -309,7 +310,7 @@ fn read_check(place: &Place<'_>, errors: &mut Errors) -> Option<CheckDraft> {
     };
     let check = match (kind, interval, timeout, rise, fall, port) {
         (Some(kind), Some(interval), Some(timeout), Some(rise), Some(fall), Some(port)) => {
-            Some(Check { kind, interval, timeout, rise, fall, port })
+            Some(Check { kind, interval, fast_interval: interval, timeout, rise, fall, port })
         }
         _ => None,
     };

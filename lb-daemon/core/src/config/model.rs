@@ -107,6 +107,84 @@ pub struct Farm {
     pub backends: Vec<Backend>,
     /// All of them must pass. Empty: nobody checks, and the status says `unchecked`.
     pub checks: Vec<Check>,
+    pub on_down: OnDown,
+    pub when_all_down: WhenAllDown,
+    /// Over how long a backend that has recovered gets back its full weight; zero: at once.
+    pub slow_start: Duration,
+    pub passive: Passive,
+    /// Commands that are told of every change of a backend's state.
+    pub on_change: Vec<Hook>,
+}
+
+/// What happens to a backend's connections when it goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    Cut,
+    Keep,
+}
+
+/// What a client meets when no backend of a farm is healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAllDown {
+    /// It is told at once: a reset, or an ICMP error.
+    Refuse,
+    /// Any backend, in the hope that the checks are wrong.
+    TryAll,
+}
+
+/// What the traffic itself says of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passive {
+    /// A backend that leaves connections unanswered, or resets them, is checked at once.
+    pub suspect: bool,
+    /// And is taken out without a check's word, for a while that grows each time.
+    pub eject: Option<Eject>,
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self { suspect: true, eject: None }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eject {
+    /// How long the first time; doubled each time that follows soon.
+    pub hold: Duration,
+    /// Never more than so many percent of a farm's backends, 1 to 100.
+    pub at_most: u8,
+}
+
+/// A command that is told of changes: run like a check of kind `command`, with the event as JSON on standard input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Program and arguments; the program was found and may be run.
+    pub command: Vec<String>,
+    pub user: String,
+    pub timeout: Duration,
+}
+
+impl Farm {
+    /// The defaults of the keys that may be left out, for a farm of that name; it has no VIPs, ports or backends yet.
+    pub fn new(name: FarmName) -> Self {
+        Self {
+            name,
+            vips: Vec::new(),
+            ports: Ports::Ranges(Vec::new()),
+            protocols: Protocols { tcp: true, udp: false },
+            mode: Mode::Nat,
+            scheduler: Scheduler::Maglev,
+            timeouts: Timeouts::default(),
+            enabled: true,
+            backends: Vec::new(),
+            checks: vec![Check::tcp()],
+            on_down: OnDown::Cut,
+            when_all_down: WhenAllDown::Refuse,
+            slow_start: Duration::ZERO,
+            passive: Passive::default(),
+            on_change: Vec::new(),
+        }
+    }
 }
 
 /// The ports of a farm.
@@ -189,6 +267,8 @@ pub struct Backend {
     pub port: Option<u16>,
     /// 0 to [`WEIGHT_MAX`]; 0 takes no new connections.
     pub weight: u16,
+    /// The lowest number with a healthy backend is used, the others stand by.
+    pub priority: u16,
 }
 
 /// A backend's address in each family that the farm's VIPs have; at least one is set.
@@ -209,6 +289,8 @@ impl Addresses {
 pub struct Check {
     pub kind: CheckKind,
     pub interval: Duration,
+    /// The interval while a backend is between up and down; at most `interval`.
+    pub fast_interval: Duration,
     pub timeout: Duration,
     /// So many passes in a row bring a backend up; at least 1.
     pub rise: u32,
@@ -224,6 +306,7 @@ impl Check {
         Self {
             kind: CheckKind::Tcp,
             interval: Duration::from_secs(10),
+            fast_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(3),
             rise: 2,
             fall: 3,
@@ -240,8 +323,111 @@ impl Check {
 }
 
 /// What a check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CheckKind {
     /// A TCP handshake.
     Tcp,
+    /// A request for each path; all must pass. Redirects are not followed.
+    Http(HttpCheck),
+    /// A TLS handshake.
+    Tls {
+        tls: Tls,
+        /// Down if the certificate has fewer days left; a warning comes earlier by itself.
+        min_days: Option<u32>,
+    },
+    /// A datagram; an ICMP port unreachable is down.
+    Udp {
+        send: Vec<u8>,
+        /// What the answer must contain; `None`: silence passes too.
+        expect: Option<Vec<u8>>,
+    },
+    Dns {
+        name: String,
+        /// As in `A`, `AAAA`, `MX`, `SOA`.
+        record: String,
+        /// All must be among the answers; empty: any answer without an error.
+        expect: Vec<String>,
+    },
+    /// An echo request.
+    Icmp,
+    /// The server's greeting, as the protocol has it, and optionally STARTTLS.
+    Smtp {
+        starttls: Option<Tls>,
+    },
+    Imap {
+        starttls: Option<Tls>,
+    },
+    Pop3 {
+        starttls: Option<Tls>,
+    },
+    /// Any command: FarmGuardian's contract, or HAProxy's.
+    Command(CommandCheck),
+}
+
+impl CheckKind {
+    /// The word for it in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http(HttpCheck { tls: None, .. }) => "http",
+            Self::Http(HttpCheck { tls: Some(_), .. }) => "https",
+            Self::Tls { .. } => "tls",
+            Self::Udp { .. } => "udp",
+            Self::Dns { .. } => "dns",
+            Self::Icmp => "icmp",
+            Self::Smtp { .. } => "smtp",
+            Self::Imap { .. } => "imap",
+            Self::Pop3 { .. } => "pop3",
+            Self::Command(_) => "command",
+        }
+    }
+}
+
+/// How a TLS client behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tls {
+    /// Whether the certificate must be valid for the name and trusted by this host.
+    pub verify: bool,
+    /// The name asked for; `None`: the check's `host`, else the backend's address.
+    pub server_name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HttpCheck {
+    /// `https` if set.
+    pub tls: Option<Tls>,
+    /// At least one, each starting with `/`.
+    pub paths: Vec<String>,
+    pub method: String,
+    /// The Host header; `None`: the backend's address.
+    pub host: Option<String>,
+    pub headers: Vec<(String, String)>,
+    /// Inclusive ranges of acceptable status codes; at least one.
+    pub status: Vec<(u16, u16)>,
+    pub body: Option<BodyMatch>,
+}
+
+/// What a body must have in it, within the first 64 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BodyMatch {
+    Contains(String),
+    /// A pattern that compiles.
+    Regex(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandCheck {
+    /// Program and arguments, at least the program, as written: HOST and PORT stand for the backend's in FarmGuardian's contract.
+    pub command: Vec<String>,
+    /// Who runs it; never root.
+    pub user: String,
+    pub contract: CommandContract,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CommandContract {
+    /// HOST and PORT as whole words among the arguments.
+    FarmGuardian,
+    /// Four arguments and the environment of HAProxy's external check.
+    Haproxy,
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::model::{BackendName, Check, CheckKind, Config, FarmName};
+use crate::config::model::{BackendName, Check, Config, FarmName};
 
 /// One check at one address and port of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +19,7 @@ pub struct Target {
 /// As at the start of a reason: `tcp 10.0.0.11:443`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.check.kind {
-            CheckKind::Tcp => "tcp",
-        };
-        write!(f, "{kind} {}", self.address)
+        write!(f, "{} {}", self.check.kind.as_str(), self.address)
     }
 }
 
@@ -68,13 +65,14 @@ mod tests {
             enabled: true,
             backends,
             checks: vec![Check::tcp()],
+            ..Farm::new(FarmName::new("x").unwrap())
         }
     }
 
     fn backend(name: &str, v4: Option<&str>, v6: Option<&str>, port: Option<u16>) -> Backend {
         let address =
             Addresses { v4: v4.map(|text| text.parse().unwrap()), v6: v6.map(|text| text.parse().unwrap()) };
-        Backend { name: BackendName::new(name).unwrap(), address, port, weight: 1 }
+        Backend { name: BackendName::new(name).unwrap(), address, port, weight: 1, priority: 0 }
     }
 
     fn config(farms: Vec<Farm>) -> Config {

@@ -164,6 +164,7 @@ pub enum BackendStatus {
     Starting,
     Draining,
     Maintenance,
+    Standby,
     Unchecked,
 }
 
@@ -175,6 +176,7 @@ impl From<state::BackendStatus> for BackendStatus {
             state::BackendStatus::Starting => Self::Starting,
             state::BackendStatus::Draining => Self::Draining,
             state::BackendStatus::Maintenance => Self::Maintenance,
+            state::BackendStatus::Standby => Self::Standby,
             state::BackendStatus::Unchecked => Self::Unchecked,
         }
     }

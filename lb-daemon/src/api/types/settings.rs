@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lb_core::config::model::{self, CheckKind, Config, Mode, Ports, Scheduler, XdpMode};
+use lb_core::config::model::{self, Config, Mode, Ports, Scheduler, XdpMode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -180,11 +180,8 @@ pub struct CheckSettings {
 
 impl From<&model::Check> for CheckSettings {
     fn from(of: &model::Check) -> Self {
-        let kind = match of.kind {
-            CheckKind::Tcp => "tcp",
-        };
         Self {
-            kind: kind.to_owned(),
+            kind: of.kind.as_str().to_owned(),
             interval: duration(of.interval),
             timeout: duration(of.timeout),
             rise: of.rise,
