@@ -1,10 +1,6 @@
-//! Desired state against what the maps hold: an ordered list of operations that leads from one to the other.
-//!
-//! Whatever happened before (a crash half-way, a second run, an older daemon), the same desired state ends in the same maps.
-//! The order lets packets find every map complete at every moment: what others refer to comes first, references next,
-//! and what is no longer referred to goes last.
+//! One plan in the making: numbers given, tables written, what is no longer wanted retired.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
@@ -13,207 +9,19 @@ use lb_common::abi::{
     ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
+use super::observed::{Identity, addresses, entry_of, identity};
+use super::{DiffError, MapOp, Observed};
 use crate::config::model::{Addresses, FarmName};
 use crate::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
-use crate::maglev::{self, Member};
-
-/// One change of one map.
-#[derive(Clone, PartialEq, Eq)]
-pub enum MapOp {
-    Filter(Box<AddressFilter>),
-    /// Set or delete.
-    Address(MappedAddress, Option<u32>),
-    Service(ServiceKey, Option<u16>),
-    FarmLabel(u16, Option<Label>),
-    Farm(u16, FarmEntry),
-    BackendLabel(u16, Option<BackendLabel>),
-    Backend(u16, BackendEntry),
-    /// A backend's counters start from 0: the number had another owner.
-    ResetCounters(u16),
-    Table(u32, Box<MaglevTable>),
-}
-
-/// What the maps hold. The daemon alone writes them, so this stays true between two looks.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Observed {
-    pub filter: Box<AddressFilter>,
-    pub addresses: BTreeMap<MappedAddress, u32>,
-    pub services: BTreeMap<ServiceKey, u16>,
-    pub farms: BTreeMap<u16, (Label, FarmEntry)>,
-    pub backends: BTreeMap<u16, (BackendLabel, BackendEntry)>,
-    /// Those that farms use.
-    pub tables: BTreeMap<u32, Box<MaglevTable>>,
-    /// The table written last: the next one is taken after it, so that each rests before it is written again.
-    pub last_table: u32,
-}
-
-impl Default for Observed {
-    fn default() -> Self {
-        Self {
-            filter: Box::new(AddressFilter::EMPTY),
-            addresses: BTreeMap::new(),
-            services: BTreeMap::new(),
-            farms: BTreeMap::new(),
-            backends: BTreeMap::new(),
-            tables: BTreeMap::new(),
-            last_table: 0,
-        }
-    }
-}
-
-impl Observed {
-    /// What the maps hold after `op`.
-    pub fn apply(&mut self, op: &MapOp) {
-        match op {
-            MapOp::Filter(filter) => self.filter = filter.clone(),
-            MapOp::Address(address, flags) => set(&mut self.addresses, *address, *flags),
-            MapOp::Service(key, farm) => set(&mut self.services, *key, *farm),
-            MapOp::FarmLabel(id, label) => {
-                let label =
-                    label.map(|label| (label, self.farms.get(id).map_or_else(FarmEntry::default, |f| f.1)));
-                set(&mut self.farms, *id, label);
-            }
-            MapOp::Farm(id, entry) => {
-                if let Some(farm) = self.farms.get_mut(id) {
-                    farm.1 = *entry;
-                }
-                let used: BTreeSet<u32> = self.farms.values().map(|farm| farm.1.table).collect();
-                self.tables.retain(|number, _| used.contains(number) || *number == self.last_table);
-            }
-            MapOp::BackendLabel(id, label) => {
-                let entry = self.backends.get(id).map(|backend| backend.1).unwrap_or_default();
-                set(&mut self.backends, *id, label.map(|label| (label, entry)));
-            }
-            MapOp::Backend(id, entry) => {
-                if let Some(backend) = self.backends.get_mut(id) {
-                    backend.1 = *entry;
-                }
-            }
-            MapOp::ResetCounters(_) => {}
-            MapOp::Table(number, table) => {
-                self.tables.insert(*number, table.clone());
-                self.last_table = *number;
-            }
-        }
-    }
-
-    /// The number of a farm.
-    pub fn farm_id(&self, name: &FarmName) -> Option<u16> {
-        let label = Label::new(name.as_str())?;
-        self.farms.iter().find(|(_, farm)| farm.0 == label).map(|(id, _)| *id)
-    }
-
-    /// The number of the backend of that label, address and port.
-    pub fn backend_id(&self, label: &BackendLabel, address: &Addresses, port: Option<u16>) -> Option<u16> {
-        let same = |entry: &BackendEntry| identity(entry) == identity(&entry_of(address, port));
-        self.backends.iter().find(|(_, (found, entry))| found == label && same(entry)).map(|(id, _)| *id)
-    }
-
-    /// The addresses of all backends, those included that only connections remember.
-    pub fn backend_addresses(&self) -> BTreeSet<IpAddr> {
-        self.backends.values().flat_map(|(_, entry)| addresses(entry).iter().collect::<Vec<_>>()).collect()
-    }
-}
-
-fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
-    match value {
-        Some(value) => drop(map.insert(key, value)),
-        None => drop(map.remove(&key)),
-    }
-}
-
-/// Why a desired state does not fit into the maps. Nothing is to be changed then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DiffError {
-    #[error("{wanted} {what} do not fit: at most {most}")]
-    TooMany { what: &'static str, wanted: usize, most: u32 },
-    #[error(
-        "no number is free for another {what}: {most} are in use, by connections to former ones too; wait until those end, or cut them"
-    )]
-    NumbersExhausted { what: &'static str, most: u32 },
-}
-
-/// Makes plans, and remembers the tables it has computed.
-#[derive(Default)]
-pub struct Planner {
-    tables: HashMap<FarmName, (Vec<Slot>, Option<Vec<usize>>)>,
-}
-
-/// What a table depends on, of one backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Slot {
-    name: String,
-    weight: u16,
-    serving: bool,
-}
-
-impl Planner {
-    /// The operations that lead from `observed` to `desired`.
-    ///
-    /// Backends that `desired` does not name keep their number and next hop for as long as `in_use` says that connections
-    /// refer to them. `hops` are the next hops known now; a backend whose next hop is not among them keeps the one it has.
-    ///
-    /// # Errors
-    ///
-    /// When `desired` does not fit into the maps.
-    pub fn plan(
-        &mut self,
-        observed: &Observed,
-        desired: &Desired,
-        hops: &NextHops,
-        in_use: impl Fn(u16) -> bool,
-    ) -> Result<Vec<MapOp>, DiffError> {
-        self.tables.retain(|name, _| desired.farms.iter().any(|farm| farm.name == *name));
-        let mut plan = Plan::new(observed, desired, hops, in_use)?;
-        let mut farms = BTreeSet::new();
-        for farm in &desired.farms {
-            let ids = farm
-                .backends
-                .iter()
-                .map(|backend| plan.backend(farm, backend))
-                .collect::<Result<Vec<_>, _>>()?;
-            let owners = self.owners(farm);
-            farms.insert(plan.farm(farm, &ids, owners)?);
-        }
-        plan.retire_services();
-        plan.retire_farms(&farms);
-        plan.retire_backends();
-        plan.retire_addresses();
-        Ok(plan.ops)
-    }
-
-    /// The farm's table, by indexes of its backends.
-    fn owners(&mut self, farm: &DesiredFarm) -> Option<&[usize]> {
-        let slots: Vec<Slot> = farm
-            .backends
-            .iter()
-            .map(|backend| Slot {
-                name: backend.name.as_str().to_owned(),
-                weight: backend.weight,
-                serving: backend.serving,
-            })
-            .collect();
-        let cached = self.tables.entry(farm.name.clone()).or_default();
-        if cached.0 != slots {
-            let members: Vec<Member<'_>> = slots
-                .iter()
-                .map(|slot| Member { name: &slot.name, weight: slot.weight, serving: slot.serving })
-                .collect();
-            let table = maglev::build(&members);
-            *cached = (slots, table);
-        }
-        cached.1.as_deref()
-    }
-}
 
 /// A plan in the making.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     observed: &'a Observed,
     /// Of the backends that are there.
     numbers: BTreeMap<(BackendLabel, Identity), u16>,
     hops: &'a NextHops,
     services: BTreeMap<ServiceKey, &'a FarmName>,
-    ops: Vec<MapOp>,
+    pub ops: Vec<MapOp>,
     /// Numbers taken by this plan or by what is there.
     farm_ids: BTreeSet<u16>,
     backend_ids: BTreeSet<u16>,
@@ -226,7 +34,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(
+    pub fn new(
         observed: &'a Observed,
         desired: &'a Desired,
         hops: &'a NextHops,
@@ -309,7 +117,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A backend's number, and its entry brought up to date.
-    fn backend(&mut self, farm: &DesiredFarm, backend: &DesiredBackend) -> Result<u16, DiffError> {
+    pub fn backend(&mut self, farm: &DesiredFarm, backend: &DesiredBackend) -> Result<u16, DiffError> {
         let label = label_of(farm, backend);
         let mut entry = entry_of(&backend.address, backend.port);
         let (id, current) = match self.numbers.get(&(label, identity(&entry))) {
@@ -342,7 +150,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A farm's number; its table, entry and services.
-    fn farm(
+    pub fn farm(
         &mut self,
         farm: &DesiredFarm,
         backends: &[u16],
@@ -397,13 +205,13 @@ impl<'a> Plan<'a> {
         Ok(next)
     }
 
-    fn retire_services(&mut self) {
+    pub fn retire_services(&mut self) {
         for key in self.observed.services.keys().filter(|key| !self.services.contains_key(key)) {
             self.ops.push(MapOp::Service(*key, None));
         }
     }
 
-    fn retire_farms(&mut self, wanted: &BTreeSet<u16>) {
+    pub fn retire_farms(&mut self, wanted: &BTreeSet<u16>) {
         for (id, (_, entry)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
             if *entry != FarmEntry::default() {
                 self.ops.push(MapOp::Farm(*id, FarmEntry::default()));
@@ -413,7 +221,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Former backends: those with connections keep a fresh next hop, the others give up their numbers.
-    fn retire_backends(&mut self) {
+    pub fn retire_backends(&mut self) {
         for (&id, (_, entry)) in &self.observed.backends {
             if self.current.contains(&id) {
                 continue;
@@ -431,7 +239,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn retire_addresses(&mut self) {
+    pub fn retire_addresses(&mut self) {
         for address in self.observed.addresses.keys().filter(|address| !self.addresses.contains_key(*address))
         {
             self.ops.push(MapOp::Address(*address, None));
@@ -469,27 +277,4 @@ fn contains(filter: &AddressFilter, address: MappedAddress) -> bool {
 
 fn unmapped(address: &MappedAddress) -> Option<[u8; 4]> {
     std::net::Ipv6Addr::from(*address).to_ipv4_mapped().map(|v4| v4.octets())
-}
-
-/// What makes a backend the same server: its addresses and port.
-type Identity = ([u8; 4], MappedAddress, [u8; 2]);
-
-fn identity(entry: &BackendEntry) -> Identity {
-    (entry.address_v4, entry.address_v6, entry.port)
-}
-
-fn entry_of(address: &Addresses, port: Option<u16>) -> BackendEntry {
-    BackendEntry {
-        address_v4: address.v4.map_or([0; 4], |v4| v4.octets()),
-        address_v6: address.v6.map_or([0; 16], |v6| v6.octets()),
-        port: port.unwrap_or(0).to_be_bytes(),
-        ..BackendEntry::default()
-    }
-}
-
-fn addresses(entry: &BackendEntry) -> Addresses {
-    Addresses {
-        v4: (entry.address_v4 != [0; 4]).then(|| entry.address_v4.into()),
-        v6: (entry.address_v6 != [0; 16]).then(|| entry.address_v6.into()),
-    }
 }
