@@ -42,7 +42,7 @@ pub enum DiffError {
     #[error("{wanted} {what} do not fit: at most {most}")]
     TooMany { what: &'static str, wanted: usize, most: u32 },
     #[error(
-        "no number is free for another {what}: {most} are in use, by connections to former ones too; wait until those end, or cut them"
+        "no number is free for another {what}: {most} are in use, by former ones too while connections to them last; wait until those end, cut them, or change fewer at once"
     )]
     NumbersExhausted { what: &'static str, most: u32 },
 }
@@ -50,7 +50,7 @@ pub enum DiffError {
 /// Makes plans, and remembers the tables it has computed.
 #[derive(Default)]
 pub struct Planner {
-    tables: HashMap<FarmName, (Vec<Slot>, Option<Vec<usize>>)>,
+    tables: HashMap<FarmName, (Vec<Slot>, Option<Vec<u16>>)>,
 }
 
 /// What a table depends on, of one backend.
@@ -65,7 +65,9 @@ impl Planner {
     /// The operations that lead from `observed` to `desired`.
     ///
     /// Backends that `desired` does not name keep their number and next hop for as long as `in_use` says that connections
-    /// refer to them. `hops` are the next hops known now; a backend whose next hop is not among them keeps the one it has.
+    /// refer to them; one that served keeps them until the next plan at least, since a connection may open until it is
+    /// out. So `in_use` must know of every connection there was when the last plan had been applied: without a look at
+    /// the tables since, it has to be `true` for all. A plan after each look gives numbers up. `hops` are the next hops known now; a backend whose next hop is not among them keeps the one it has.
     ///
     /// # Errors
     ///
@@ -97,7 +99,7 @@ impl Planner {
     }
 
     /// The farm's table, by indexes of its backends.
-    fn owners(&mut self, farm: &DesiredFarm) -> Option<&[usize]> {
+    fn owners(&mut self, farm: &DesiredFarm) -> Option<&[u16]> {
         let slots: Vec<Slot> = farm
             .backends
             .iter()
@@ -114,6 +116,8 @@ impl Planner {
                 .map(|slot| Member { name: &slot.name, weight: slot.weight, serving: slot.serving })
                 .collect();
             let table = maglev::build(&members);
+            // A farm has fewer backends than there are numbers for them.
+            let table = table.map(|owners| owners.into_iter().map(|owner| owner as u16).collect());
             *cached = (slots, table);
         }
         cached.1.as_deref()

@@ -17,7 +17,8 @@ use crate::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
 /// A plan in the making.
 pub(super) struct Plan<'a> {
     observed: &'a Observed,
-    /// Of the backends that are there.
+    /// Of the farms and the backends that are there.
+    farms: BTreeMap<Label, (u16, FarmEntry)>,
     numbers: BTreeMap<(BackendLabel, Identity), u16>,
     hops: &'a NextHops,
     services: BTreeMap<ServiceKey, &'a FarmName>,
@@ -25,9 +26,12 @@ pub(super) struct Plan<'a> {
     /// Numbers taken by this plan or by what is there.
     farm_ids: BTreeSet<u16>,
     backend_ids: BTreeSet<u16>,
-    /// Numbers of backends that the desired state names, and of former ones that connections still use.
+    /// No number of a backend below this one is free.
+    next_backend_id: u16,
+    /// Numbers of backends that the desired state names, and of former ones that connections still use or may use.
     current: BTreeSet<u16>,
     former: BTreeSet<u16>,
+    /// Those that a farm uses at this point of the plan.
     tables: BTreeSet<u32>,
     last_table: u32,
     addresses: BTreeMap<MappedAddress, u32>,
@@ -43,6 +47,8 @@ impl<'a> Plan<'a> {
         let mut services = BTreeMap::new();
         let (mut addresses, mut filter) =
             (BTreeMap::<MappedAddress, u32>::new(), Box::new(AddressFilter::EMPTY));
+        let farms: BTreeMap<Label, (u16, FarmEntry)> =
+            observed.farms.iter().map(|(id, (label, entry))| (*label, (*id, *entry))).collect();
         let managed = if desired.manage_vips { ADDRESS_MANAGED } else { 0 };
         for farm in &desired.farms {
             services.extend(farm.services.iter().map(|key| (*key, &farm.name)));
@@ -50,10 +56,12 @@ impl<'a> Plan<'a> {
                 *addresses.entry(*vip).or_default() |= ADDRESS_VIP | managed;
                 admit(&mut filter, *vip);
             }
+            // A farm that is `dnat` until this plan has changed it may get another such connection by then.
+            let was_dnat = farms.get(&label(farm)).is_some_and(|(_, entry)| entry.source_is_vip == 0);
             for address in farm.backends.iter().flat_map(|backend| backend.address.iter()) {
                 *addresses.entry(mapped(address)).or_default() |= ADDRESS_BACKEND;
                 // Answers of these come with their own address as source and the client's as destination.
-                if !farm.source_is_vip {
+                if was_dnat || !farm.source_is_vip {
                     admit(&mut filter, mapped(address));
                 }
             }
@@ -71,37 +79,47 @@ impl<'a> Plan<'a> {
                 numbers.get(&(label_of(farm, backend), identity)).copied()
             })
             .collect();
-        let former =
-            observed.backends.keys().copied().filter(|id| !current.contains(id) && in_use(*id)).collect();
+        // Between the look at the connections and the new tables, another client may come to a backend that serves: its
+        // number is not given up before the plan after the one that takes it out.
+        let in_use: BTreeSet<u16> = observed
+            .backends
+            .iter()
+            .filter(|(id, (_, entry))| in_use(**id) || (entry.serving != 0 && !current.contains(id)))
+            .map(|(id, _)| *id)
+            .collect();
+        let former = in_use.difference(&current).copied().collect();
         let mut plan = Self {
             observed,
+            farms,
             numbers,
             hops,
             services,
             ops: Vec::new(),
             farm_ids: observed.farms.keys().copied().collect(),
             backend_ids: observed.backends.keys().copied().collect(),
+            next_backend_id: 0,
             current,
             former,
             tables: observed.farms.values().map(|farm| farm.1.table).collect(),
             last_table: observed.last_table,
             addresses,
         };
-        plan.keep_former_backends_reachable(&mut filter);
+        plan.keep_connections_reachable(&in_use, &mut filter);
         plan.admit_addresses(filter);
         Ok(plan)
     }
 
-    /// A former `dnat` backend's answers must still be seen while connections last: what the filter let in stays in
-    /// until the number is given up. Which of them were `dnat` nobody remembers; a bit too many costs a lookup.
-    fn keep_former_backends_reachable(&mut self, filter: &mut AddressFilter) {
-        let former = self.former.iter().filter_map(|id| self.observed.backends.get(id));
-        for address in former.flat_map(|(_, entry)| addresses(entry).iter().collect::<Vec<_>>()) {
-            let address = mapped(address);
-            if contains(&self.observed.filter, address) {
-                admit(filter, address);
+    /// Answers of a `dnat` backend must still be seen while connections last, though the backend is a former one or its
+    /// farm is `nat` by now: what the filter let in stays in. Which connections are `dnat` nobody remembers; a bit too many
+    /// costs a lookup.
+    fn keep_connections_reachable(&mut self, in_use: &BTreeSet<u16>, filter: &mut AddressFilter) {
+        for (_, entry) in in_use.iter().filter_map(|id| self.observed.backends.get(id)) {
+            for address in addresses(entry).iter().map(mapped) {
+                if contains(&self.observed.filter, address) {
+                    admit(filter, address);
+                }
+                *self.addresses.entry(address).or_default() |= ADDRESS_BACKEND;
             }
-            *self.addresses.entry(address).or_default() |= ADDRESS_BACKEND;
         }
     }
 
@@ -123,8 +141,9 @@ impl<'a> Plan<'a> {
         let (id, current) = match self.numbers.get(&(label, identity(&entry))) {
             Some(&id) => (id, self.observed.backends.get(&id).map(|backend| backend.1)),
             None => {
-                let id = free(&self.backend_ids, BACKENDS_MAX)
+                let id = free(&self.backend_ids, self.next_backend_id, BACKENDS_MAX)
                     .ok_or(DiffError::NumbersExhausted { what: "backend", most: BACKENDS_MAX })?;
+                self.next_backend_id = id;
                 self.ops.push(MapOp::ResetCounters(id));
                 (id, None)
             }
@@ -154,33 +173,34 @@ impl<'a> Plan<'a> {
         &mut self,
         farm: &DesiredFarm,
         backends: &[u16],
-        owners: Option<&[usize]>,
+        owners: Option<&[u16]>,
     ) -> Result<u16, DiffError> {
-        let label = Label::new(farm.name.as_str()).unwrap_or_default();
-        let (id, current) = match self.observed.farm_id(&farm.name) {
-            Some(id) => (id, self.observed.farms.get(&id).map(|farm| farm.1)),
+        let label = label(farm);
+        let (id, current) = match self.farms.get(&label) {
+            Some(&(id, entry)) => (id, Some(entry)),
             None => {
                 let exhausted = DiffError::NumbersExhausted { what: "farm", most: FARMS_MAX };
-                (free(&self.farm_ids, FARMS_MAX).ok_or(exhausted)?, None)
+                (free(&self.farm_ids, 0, FARMS_MAX).ok_or(exhausted)?, None)
             }
         };
         self.farm_ids.insert(id);
         if current.is_none() {
+            // Entries that nobody has written are zeros, and would name the first table.
+            self.ops.push(MapOp::Farm(id, FarmEntry::default()));
             self.ops.push(MapOp::FarmLabel(id, Some(label)));
         }
         let table = match owners {
             None => NO_TABLE,
             Some(owners) => {
-                let mut table = Box::new(MaglevTable { slots: [0; TABLE_SIZE as usize], reserved: [0; 3] });
-                for (slot, owner) in table.slots.iter_mut().zip(owners) {
-                    *slot = backends.get(*owner).copied().unwrap_or_default();
-                }
-                self.table(current.map_or(NO_TABLE, |entry| entry.table), table)?
+                let slots =
+                    owners.iter().map(|owner| backends.get(usize::from(*owner)).copied().unwrap_or(0));
+                self.table(current.map_or(NO_TABLE, |entry| entry.table), slots)?
             }
         };
         let entry = FarmEntry { table, source_is_vip: u32::from(farm.source_is_vip) };
         if current != Some(entry) {
             self.ops.push(MapOp::Farm(id, entry));
+            self.release(current, entry);
         }
         for key in &farm.services {
             if self.observed.services.get(key) != Some(&id) {
@@ -191,10 +211,17 @@ impl<'a> Plan<'a> {
     }
 
     /// The number of a table with that content: the current one if it has it, else the next free one, written.
-    fn table(&mut self, current: u32, content: Box<MaglevTable>) -> Result<u32, DiffError> {
-        if self.observed.tables.get(&current).is_some_and(|table| *table == content) {
+    fn table(&mut self, current: u32, slots: impl Iterator<Item = u16> + Clone) -> Result<u32, DiffError> {
+        if self
+            .observed
+            .tables
+            .get(&current)
+            .is_some_and(|table| slots.clone().eq(table.slots.iter().copied()))
+        {
             return Ok(current);
         }
+        let mut content = Box::new(MaglevTable { slots: [0; TABLE_SIZE as usize], reserved: [0; 3] });
+        content.slots.iter_mut().zip(slots).for_each(|(to, slot)| *to = slot);
         let next = (1..=TABLES_MAX)
             .map(|step| (self.last_table + step) % TABLES_MAX)
             .find(|number| !self.tables.contains(number))
@@ -205,18 +232,31 @@ impl<'a> Plan<'a> {
         Ok(next)
     }
 
+    /// A table that a farm no longer uses may be written again, by the same plan if need be: hundreds of farms may change at
+    /// once. The spare ones make it rest for dozens of writes before.
+    fn release(&mut self, before: Option<FarmEntry>, after: FarmEntry) {
+        if let Some(before) = before.filter(|before| before.table != after.table) {
+            self.tables.remove(&before.table);
+        }
+    }
+
     pub fn retire_services(&mut self) {
         for key in self.observed.services.keys().filter(|key| !self.services.contains_key(key)) {
             self.ops.push(MapOp::Service(*key, None));
         }
     }
 
+    /// Former farms: those whose backends have connections keep their number, since the connections bear it.
     pub fn retire_farms(&mut self, wanted: &BTreeSet<u16>) {
-        for (id, (_, entry)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
+        let former = self.former.iter().filter_map(|id| self.observed.backends.get(id));
+        let connected: BTreeSet<Label> = former.map(|(label, _)| label.farm).collect();
+        for (id, (label, entry)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
             if *entry != FarmEntry::default() {
                 self.ops.push(MapOp::Farm(*id, FarmEntry::default()));
             }
-            self.ops.push(MapOp::FarmLabel(*id, None));
+            if !connected.contains(label) {
+                self.ops.push(MapOp::FarmLabel(*id, None));
+            }
         }
     }
 
@@ -247,18 +287,22 @@ impl<'a> Plan<'a> {
     }
 }
 
+// Names that the model accepts make labels.
+
+fn label(farm: &DesiredFarm) -> Label {
+    Label::new(farm.name.as_str()).unwrap_or_default()
+}
+
 fn label_of(farm: &DesiredFarm, backend: &DesiredBackend) -> BackendLabel {
-    // Names that the model accepts fit.
-    let name = |text: &str| Label::new(text).unwrap_or_default();
-    BackendLabel { farm: name(farm.name.as_str()), name: name(backend.name.as_str()) }
+    BackendLabel { farm: label(farm), name: Label::new(backend.name.as_str()).unwrap_or_default() }
 }
 
 fn fits(what: &'static str, wanted: usize, most: u32) -> Result<(), DiffError> {
     if wanted > most as usize { Err(DiffError::TooMany { what, wanted, most }) } else { Ok(()) }
 }
 
-fn free(taken: &BTreeSet<u16>, limit: u32) -> Option<u16> {
-    (0..limit as u16).find(|id| !taken.contains(id))
+fn free(taken: &BTreeSet<u16>, from: u16, limit: u32) -> Option<u16> {
+    (from..limit as u16).find(|id| !taken.contains(id))
 }
 
 fn admit(filter: &mut AddressFilter, address: MappedAddress) {
