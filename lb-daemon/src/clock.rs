@@ -1,6 +1,8 @@
 //! The only place in the daemon that reads a clock. Everything else is told the time or asks here.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use lb_common::abi::TICK_MILLISECONDS;
 
 /// Now, for intervals and deadlines.
 pub fn now() -> Instant {
@@ -19,6 +21,14 @@ pub fn wall_at(instant: Instant) -> SystemTime {
     ago + instant.saturating_duration_since(now)
 }
 
+/// Now, in ticks of the data plane's clock. It goes on over a restart of the daemon, and not over one of the machine.
+pub fn ticks() -> u32 {
+    // The monotonic clock is always there.
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    (now.as_millis() / u128::from(TICK_MILLISECONDS)) as u32
+}
+
 /// Ends at `deadline`; never if there is none. Cancel-safe.
 pub async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
@@ -29,8 +39,6 @@ pub async fn sleep_until(deadline: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

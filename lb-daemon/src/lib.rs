@@ -6,9 +6,11 @@ pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod handle;
 pub mod netlink;
+pub mod overrides;
 pub mod run;
 #[cfg(test)]
 mod test_net;

@@ -1,11 +1,254 @@
-//! `drover run`: the daemon, in the foreground.
+//! `drover run`: the daemon in the foreground. This file starts it, or says why not and leaves everything as it was.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::IsTerminal as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs the daemon with the configuration file at `config` until it is told to stop; with `stay`, the data plane goes
+use anyhow::Context as _;
+use lb_core::config::model::Config;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::io::unix::AsyncFd;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+
+use crate::daemon::{Daemon, Start};
+use crate::datapath::{Datapath, Reader};
+use crate::handle::Format;
+use crate::netlink::Netlink;
+use crate::overrides::Overrides;
+use crate::{api, cli, config};
+
+/// Exit status for an invalid configuration.
+const INVALID: u8 = 2;
+
+/// Runs the daemon with the configuration file at `path` until it is told to stop; with `stay`, the data plane goes
 /// on without it.
-pub fn run(config: &Path, stay: bool) -> ExitCode {
-    eprintln!("drover: cannot run {} (stay: {stay}): the daemon is not in this build", config.display());
-    ExitCode::FAILURE
+pub fn run(path: &Path, stay: bool) -> ExitCode {
+    let (text, format, config) = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprint!("{}", cli::check::render_failure(&error));
+            return ExitCode::from(INVALID);
+        }
+    };
+    start_logging();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("drover: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(serve(path, text, format, config, stay));
+    // A sweep may be under way; it need not be waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("drover: {error:#}{}", permission_hint(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to stderr: plain lines for a person at a terminal, with time and fields for a collector. `DROVER_LOG` sets the
+/// level, as in `debug` or `lb_daemon::netlink=trace`; `DROVER_LOG_FORMAT=json` makes each line a JSON object.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let json = std::env::var_os("DROVER_LOG_FORMAT").is_some_and(|format| format == "json");
+    // Fails only if somebody has set logging up before, who then gets the lines.
+    if json {
+        lines.json().try_init().ok();
+    } else if std::io::stderr().is_terminal() {
+        lines.with_target(false).compact().try_init().ok();
+    } else {
+        lines.with_ansi(false).try_init().ok();
+    }
+}
+
+async fn serve(path: &Path, text: String, format: Format, config: Config, stay: bool) -> anyhow::Result<()> {
+    let settings = config.daemon.clone();
+    let path = std::path::absolute(path)?;
+    let (netlink, changes) = Netlink::connect().context("cannot open a netlink socket")?;
+    let links = netlink.links().await.context("cannot list the network interfaces")?;
+    for name in &settings.interfaces {
+        if !links.iter().any(|link| link.name == *name) {
+            return Err(crate::datapath::AttachError::NoInterface(name.clone()).into());
+        }
+    }
+    refuse_second_daemon(&settings.socket).await?;
+    let overrides = Overrides::load(&settings.state_dir)?;
+    let home = Home::claim(&settings.bpffs_dir)?;
+    let listener = listen(&settings.socket, settings.socket_group.as_deref())?;
+    let socket = RemoveOnDrop(settings.socket.clone());
+
+    let mut datapath = Datapath::load(&home.dir, settings.connections).inspect_err(|_| home.abandon())?;
+    forward_program_logs(&mut datapath);
+    let reader = Reader::open(&home.dir).inspect_err(|_| home.abandon())?;
+    let start =
+        Start { config, config_path: path, text, format, datapath, reader, overrides, netlink, changes };
+    let daemon = match Daemon::start(start).await {
+        Ok(daemon) => daemon,
+        Err((error, datapath)) => {
+            if !datapath.adopted {
+                datapath.remove().context(error.to_string())?;
+            }
+            return Err(error);
+        }
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let api = tokio::spawn(api::serve(listener, daemon.handle(), stopped));
+    let result = daemon.run(stay).await;
+    drop(socket);
+    drop(stop);
+    api.await.context("the API did not end well")?;
+    result
+}
+
+/// A live daemon answers on its socket.
+async fn refuse_second_daemon(socket: &Path) -> anyhow::Result<()> {
+    match UnixStream::connect(socket).await {
+        Ok(_) => anyhow::bail!(
+            "a daemon is already running: it answers on {}; stop it first, or give this one another `socket`, `bpffs_dir` and `state_dir`",
+            socket.display()
+        ),
+        // Nobody is there, or only the socket of a daemon that died.
+        Err(_) => Ok(()),
+    }
+}
+
+/// The directory of the pins, held by this daemon alone.
+struct Home {
+    dir: PathBuf,
+    created: bool,
+    _lock: Flock<File>,
+}
+
+impl Home {
+    /// Takes the directory, which must be on a bpffs; mounts one at `/sys/fs/bpf` if none is there.
+    fn claim(dir: &Path) -> anyhow::Result<Self> {
+        let created = !dir.exists();
+        if created {
+            mount_bpffs(dir)?;
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        let this = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
+        match nix::sys::statfs::fstatfs(&this) {
+            Ok(fs) if fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC => {}
+            Ok(_) | Err(_) => {
+                if created {
+                    std::fs::remove_dir(dir).ok();
+                }
+                anyhow::bail!(
+                    "`bpffs_dir` {} is not on a bpffs (`mount -t bpf bpf /sys/fs/bpf` makes one)",
+                    dir.display()
+                );
+            }
+        }
+        let lock = Flock::lock(this, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+            anyhow::anyhow!(
+                "another daemon holds {}; stop it first, or give this one another `bpffs_dir`",
+                dir.display()
+            )
+        })?;
+        Ok(Self { dir: dir.to_owned(), created, _lock: lock })
+    }
+
+    /// Undoes [`Home::claim`], as far as it did something.
+    fn abandon(&self) {
+        if self.created {
+            std::fs::remove_dir_all(&self.dir).ok();
+        }
+    }
+}
+
+fn mount_bpffs(dir: &Path) -> anyhow::Result<()> {
+    let mount_point = Path::new("/sys/fs/bpf");
+    let mounted = nix::sys::statfs::statfs(mount_point)
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC);
+    if mounted || !dir.starts_with(mount_point) {
+        return Ok(());
+    }
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("bpf"), mount_point, Some("bpf"), nix::mount::MsFlags::empty(), none)
+        .context("cannot mount a bpffs at /sys/fs/bpf")
+}
+
+/// The control socket: for root, and for the members of `group`.
+fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
+    let gid = match group {
+        None => None,
+        Some(name) => {
+            let group = nix::unistd::Group::from_name(name).context("cannot read the groups")?;
+            let unknown =
+                || format!("`socket_group`: there is no group '{name}' (`groupadd {name}` makes one)");
+            Some(group.with_context(unknown)?.gid)
+        }
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    match std::fs::symlink_metadata(path) {
+        // Nobody answered on it.
+        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            std::fs::remove_file(path)
+                .with_context(|| format!("cannot remove the stale {}", path.display()))?;
+        }
+        Ok(_) => anyhow::bail!("`socket` {} exists and is no socket", path.display()),
+        Err(_) => {}
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let mode = if gid.is_some() { 0o660 } else { 0o600 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    if gid.is_some() {
+        nix::unistd::chown(path, None, gid)
+            .with_context(|| format!("cannot hand {} to its group", path.display()))?;
+    }
+    Ok(listener)
+}
+
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        // Whoever finds it left behind adopts it.
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+/// What the XDP program says goes into the daemon's log. It says something at the level `debug` alone.
+fn forward_program_logs(datapath: &mut Datapath) {
+    let logger = match datapath.logger() {
+        Ok(logger) => logger,
+        Err(error) => return tracing::debug!("the XDP program has no log: {error}"),
+    };
+    // SAFETY: the logger owns the descriptor that it names, and keeps it open for as long as it lives.
+    let registered = unsafe { AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE) };
+    let mut logger = match registered {
+        Ok(logger) => logger,
+        Err(_) => return tracing::debug!("the XDP program's log cannot be read"),
+    };
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+}
+
+fn permission_hint(error: &anyhow::Error) -> &'static str {
+    let denied = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        io == Some(std::io::ErrorKind::PermissionDenied) || cause.downcast_ref() == Some(&nix::Error::EPERM)
+    });
+    if denied && !nix::unistd::geteuid().is_root() {
+        " (run it as root, or give it CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON)"
+    } else {
+        ""
+    }
 }

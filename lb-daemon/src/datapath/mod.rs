@@ -97,6 +97,9 @@ impl Datapath {
 /// A loader of the object with the connection tables sized.
 fn loader(connections: u32) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
+    // The program checks the level before it says anything, and the verifier removes what is below it.
+    let level: &'static u8 = if tracing::enabled!(tracing::Level::DEBUG) { &4 } else { &0 };
+    loader.override_global(aya_log::LEVEL, level, false);
     let opening = connections.min(abi::OPENING_MAX);
     for (name, entries) in [
         (map::CONNECTIONS_V4, 2 * connections),

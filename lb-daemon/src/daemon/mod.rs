@@ -1,0 +1,458 @@
+//! The daemon's loop: everything that can wake it is one [`Event`], and each event ends with the maps following the latest
+//! state.
+//!
+//! One task owns [`Daemon`] and with it every map, the configuration, health as last reported, and what operators have set.
+//! Checks, the sweep of the connection tables and the API run beside it and talk to it by channels. Cancelled, it leaves
+//! everything in the kernel as it is: the next daemon adopts it.
+
+mod commands;
+mod describe;
+mod health;
+mod network;
+mod publish;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use lb_core::config::model::{BackendName, Config, FarmName, Timeouts};
+use lb_core::desired::{Desired, NextHops};
+use lb_core::diff::{Observed, Planner};
+use lb_core::state::{EventKind, EventLevel, Snapshot};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::checks::{BackendHealth, Judgement, Runner};
+use crate::clock;
+use crate::datapath::{Attached, Datapath, Reader, Sweep};
+use crate::handle::{Command, Events, Format, Handle};
+use crate::netlink::{Change, Changes, Link, Netlink};
+use crate::overrides::Overrides;
+
+/// How often the data plane's clock is set.
+const TICK: Duration = Duration::from_millis(lb_common::abi::TICK_MILLISECONDS as u64);
+/// The least time between two sweeps. A long sweep is followed by a rest twenty times as long.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// News of neighbours come in flocks.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Backends are resolved again even without news.
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+/// A clock that stood still for longer was not kept (the machine slept, the daemon was stopped).
+const CLOCK_GAP: u32 = 50;
+
+/// Everything that can wake the daemon.
+enum Event {
+    Command(Command),
+    Health(BackendHealth),
+    Network(Change),
+    Swept(anyhow::Result<Sweep>, Duration),
+    /// The clock is to be set, and whatever is due by now is to be done.
+    Tick,
+    Reload,
+    Stop(&'static str),
+}
+
+/// What is known of a backend's health.
+#[derive(Debug, Clone)]
+struct Health {
+    status: Judgement,
+    reason: String,
+    since: SystemTime,
+}
+
+/// The daemon; see the module's description.
+pub struct Daemon {
+    config: Arc<Config>,
+    config_path: PathBuf,
+    text: String,
+    format: Format,
+    generation: u64,
+    started: SystemTime,
+    overrides: Overrides,
+    /// When an operator last touched a backend's state.
+    touched: HashMap<(FarmName, BackendName), SystemTime>,
+    health: HashMap<(FarmName, BackendName), Health>,
+
+    datapath: Datapath,
+    reader: Arc<Reader>,
+    observed: Observed,
+    planner: Planner,
+    /// A change could not be brought into the maps; it is tried again.
+    behind: bool,
+
+    netlink: Netlink,
+    links: Vec<Link>,
+    attached: BTreeMap<u32, Attached>,
+    hops: NextHops,
+    /// Why there is no next hop, of those without.
+    unresolved: BTreeMap<IpAddr, String>,
+    resolve_at: Instant,
+    /// VIPs in place, and by which interface.
+    vips: BTreeMap<IpAddr, u32>,
+    announce_again: Option<Instant>,
+
+    runner: Runner,
+    sweep: Sweep,
+    sweeping: bool,
+    sweep_at: Instant,
+    swept: mpsc::Sender<(anyhow::Result<Sweep>, Duration)>,
+    /// The tick since when the clock has been kept, and the last one set.
+    floor: u32,
+    tick: u32,
+
+    events: Arc<Events>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    commands: mpsc::Sender<Command>,
+    inbox: Inbox,
+}
+
+/// The receiving ends of all that wakes the daemon.
+struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    health: mpsc::Receiver<BackendHealth>,
+    changes: Changes,
+    swept: mpsc::Receiver<(anyhow::Result<Sweep>, Duration)>,
+    ticks: tokio::time::Interval,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What the daemon is started with: a valid configuration, and a data plane that is loaded.
+pub struct Start {
+    pub config: Config,
+    pub config_path: PathBuf,
+    pub text: String,
+    pub format: Format,
+    pub datapath: Datapath,
+    pub reader: Reader,
+    pub overrides: Overrides,
+    pub netlink: Netlink,
+    pub changes: Changes,
+}
+
+impl Daemon {
+    /// Takes everything over, brings the maps to the configuration, attaches the program, puts the VIPs in place, and starts
+    /// the checks. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way. What was adopted goes on as it was; what is new is for the caller to remove.
+    pub async fn start(start: Start) -> Result<Self, (anyhow::Error, Datapath)> {
+        let Start { config, config_path, text, format, mut datapath, reader, overrides, netlink, changes } =
+            start;
+        let prepared = prepare(&config, &mut datapath, &netlink).await;
+        let (observed, links, attached) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Err((error, datapath)),
+        };
+        let signals = (|| -> std::io::Result<_> {
+            Ok((
+                signal(SignalKind::hangup())?,
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            ))
+        })();
+        let (hangup, terminate, interrupt) = match signals {
+            Ok(signals) => signals,
+            Err(error) => {
+                return Err((anyhow::Error::from(error).context("cannot wait for signals"), datapath));
+            }
+        };
+        let (commands, command_inbox) = mpsc::channel(64);
+        let (health, health_inbox) = mpsc::channel(256);
+        let (swept, swept_inbox) = mpsc::channel(1);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let now = clock::now();
+        let tick = clock::ticks();
+        let started = clock::wall();
+        let config = Arc::new(config);
+        let empty = Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            started,
+            generation: 1,
+            config: config.clone(),
+            config_path: config_path.display().to_string(),
+            interfaces: Vec::new(),
+            farms: Vec::new(),
+        };
+        let mut daemon = Self {
+            config,
+            config_path,
+            text,
+            format,
+            generation: 1,
+            started,
+            overrides,
+            touched: HashMap::new(),
+            health: HashMap::new(),
+            datapath,
+            reader: Arc::new(reader),
+            observed,
+            planner: Planner::default(),
+            behind: false,
+            netlink,
+            links,
+            attached,
+            hops: NextHops::new(),
+            unresolved: BTreeMap::new(),
+            resolve_at: now,
+            vips: BTreeMap::new(),
+            announce_again: None,
+            runner: Runner::spawn(health),
+            sweep: Sweep::default(),
+            sweeping: false,
+            sweep_at: now,
+            swept,
+            floor: tick,
+            tick,
+            events: Arc::default(),
+            snapshots: watch::channel(Arc::new(empty)).0,
+            commands,
+            inbox: Inbox {
+                commands: command_inbox,
+                health: health_inbox,
+                changes,
+                swept: swept_inbox,
+                ticks,
+                hangup,
+                terminate,
+                interrupt,
+            },
+        };
+        match daemon.take_up().await {
+            Ok(()) => Ok(daemon),
+            Err(error) => Err((error, daemon.datapath)),
+        }
+    }
+
+    /// The first reconciliation: health of the daemon before, next hops, maps, VIPs, checks.
+    async fn take_up(&mut self) -> anyhow::Result<()> {
+        if self.datapath.adopted {
+            self.sweep = self.reader.sweep(self.floor, self.timeouts())?;
+        }
+        self.adopt_health();
+        self.resolve().await;
+        self.reconcile()?;
+        self.place_vips().await;
+        self.watch_backends(true);
+        let how =
+            if self.datapath.adopted { "adopted the running data plane" } else { "loaded the data plane" };
+        let interfaces: Vec<String> = self
+            .attached
+            .values()
+            .map(|attached| format!("{} ({})", attached.interface, attached.mode()))
+            .collect();
+        let message =
+            format!("drover {} started: {how}, on {}", env!("CARGO_PKG_VERSION"), interfaces.join(", "));
+        self.tell(EventLevel::Info, EventKind::DaemonStarted, None, None, message);
+        self.publish();
+        Ok(())
+    }
+
+    /// A hold on the daemon for the API.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            commands: self.commands.clone(),
+            snapshots: self.snapshots.subscribe(),
+            events: self.events.clone(),
+            dataplane: self.reader.clone(),
+        }
+    }
+
+    /// Runs until it is told to stop. With `stay`, packets go on flowing without it; else the data plane is removed.
+    ///
+    /// # Errors
+    ///
+    /// If something could not be taken away at the end.
+    pub async fn run(mut self, stay: bool) -> anyhow::Result<()> {
+        loop {
+            let event = self.inbox.next().await;
+            match event {
+                Event::Command(command) => self.command(command).await,
+                Event::Health(health) => self.judged(health),
+                Event::Network(change) => self.network_changed(change),
+                Event::Swept(swept, took) => self.swept(swept, took),
+                Event::Tick => self.ticked().await,
+                Event::Reload => {
+                    if let Err(refusal) = self.reload().await {
+                        tracing::warn!("the configuration stays as it is: {refusal}");
+                    }
+                }
+                Event::Stop(by) => return self.stop(by, stay).await,
+            }
+        }
+    }
+
+    /// Sets the clock, and does whatever is due.
+    async fn ticked(&mut self) {
+        let tick = clock::ticks();
+        if tick.saturating_sub(self.tick) > CLOCK_GAP {
+            tracing::warn!("the clock of the data plane stood still; connections age from now on");
+            self.floor = tick;
+        }
+        if tick != self.tick {
+            self.tick = tick;
+            if let Err(error) = self.datapath.set_clock(tick) {
+                tracing::error!("cannot set the clock of the data plane: {error:#}");
+            }
+        }
+        let now = clock::now();
+        if now >= self.resolve_at {
+            self.settle_network().await;
+        }
+        if self.behind {
+            self.follow();
+        }
+        if self.announce_again.is_some_and(|at| now >= at) {
+            self.announce_again = None;
+            self.announce_all();
+        }
+        if !self.sweeping && now >= self.sweep_at {
+            self.start_sweep();
+        }
+    }
+
+    fn start_sweep(&mut self) {
+        self.sweeping = true;
+        let (reader, floor, timeouts, swept) =
+            (self.reader.clone(), self.floor, self.timeouts(), self.swept.clone());
+        tokio::task::spawn_blocking(move || {
+            let started = clock::now();
+            let sweep = reader.sweep(floor, timeouts);
+            // The daemon may have stopped meanwhile.
+            swept.blocking_send((sweep, clock::now() - started)).ok();
+        });
+    }
+
+    fn swept(&mut self, sweep: anyhow::Result<Sweep>, took: Duration) {
+        self.sweeping = false;
+        self.sweep_at = clock::now() + SWEEP_EVERY.max(took * 20);
+        match sweep {
+            Ok(sweep) => {
+                tracing::trace!(expired = sweep.expired, ?took, "swept the connection tables");
+                let freed = self.sweep.tracked.keys().any(|id| !sweep.tracked.contains_key(id));
+                self.sweep = sweep;
+                if freed {
+                    self.follow();
+                }
+                self.publish();
+            }
+            Err(error) => tracing::error!("cannot sweep the connection tables: {error:#}"),
+        }
+    }
+
+    /// How long connections may be idle, by farm number.
+    fn timeouts(&self) -> impl Fn(u16) -> Timeouts + Send + 'static {
+        let by_id: HashMap<u16, Timeouts> = self
+            .config
+            .farms
+            .iter()
+            .filter_map(|farm| Some((self.observed.farm_id(&farm.name)?, farm.timeouts)))
+            .collect();
+        // Connections of a farm that is gone age by the defaults.
+        move |farm| by_id.get(&farm).copied().unwrap_or_default()
+    }
+
+    /// Brings the maps to the present state.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit or the kernel refuses. The maps may then be anywhere on the way.
+    fn reconcile(&mut self) -> anyhow::Result<()> {
+        let desired = Desired::of(&self.config, |farm, backend| self.facts(farm, backend));
+        let in_use = |id: u16| self.sweep.tracked.get(&id).is_some_and(|&connections| connections > 0);
+        let ops = self.planner.plan(&self.observed, &desired, &self.hops, in_use)?;
+        if !ops.is_empty() {
+            tracing::debug!(operations = ops.len(), "changing the maps");
+        }
+        self.datapath.apply(&mut self.observed, &ops)?;
+        self.behind = false;
+        Ok(())
+    }
+
+    /// As [`Daemon::reconcile`], for changes that nobody waits for: what fails is tried again.
+    fn follow(&mut self) {
+        if let Err(error) = self.reconcile() {
+            if !self.behind {
+                tracing::error!("the data plane does not follow, trying again: {error:#}");
+            }
+            self.behind = true;
+        }
+    }
+
+    /// Ends: what the daemon put in place is taken away, or left to go on without it.
+    async fn stop(mut self, by: &'static str, stay: bool) -> anyhow::Result<()> {
+        let how = if stay { "packets go on flowing" } else { "taking the data plane away" };
+        self.tell(EventLevel::Info, EventKind::DaemonStopping, None, None, format!("stopping ({by}): {how}"));
+        if stay {
+            return Ok(());
+        }
+        for (vip, ifindex) in std::mem::take(&mut self.vips) {
+            if let Err(error) = self.netlink.remove_vip(ifindex, vip).await {
+                tracing::warn!("cannot take {vip} away: {error}");
+            }
+        }
+        drop(self.runner);
+        self.datapath.remove()
+    }
+
+    /// Keeps an event, tells those who follow, and logs it.
+    fn tell(
+        &self,
+        level: EventLevel,
+        kind: EventKind,
+        farm: Option<&FarmName>,
+        backend: Option<&BackendName>,
+        message: String,
+    ) {
+        match level {
+            EventLevel::Info => tracing::info!("{message}"),
+            EventLevel::Warning => tracing::warn!("{message}"),
+            EventLevel::Error => tracing::error!("{message}"),
+        }
+        let (farm, backend) = (farm.map(FarmName::as_str), backend.map(BackendName::as_str));
+        self.events.publish(|log| log.push(clock::wall(), level, kind, farm, backend, message));
+    }
+}
+
+impl Inbox {
+    /// Cancel-safe, as each of its parts is.
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            Some(command) = self.commands.recv() => Event::Command(command),
+            Some(health) = self.health.recv() => Event::Health(health),
+            Some(change) = self.changes.next() => Event::Network(change),
+            Some((sweep, took)) = self.swept.recv() => Event::Swept(sweep, took),
+            _ = self.ticks.tick() => Event::Tick,
+            _ = self.hangup.recv() => Event::Reload,
+            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+        }
+    }
+}
+
+/// Reads what the maps hold, and attaches the program to every interface.
+async fn prepare(
+    config: &Config,
+    datapath: &mut Datapath,
+    netlink: &Netlink,
+) -> anyhow::Result<(Observed, Vec<Link>, BTreeMap<u32, Attached>)> {
+    let links = netlink.links().await.context("cannot list the network interfaces")?;
+    datapath.set_clock(clock::ticks())?;
+    let observed = datapath.observe()?;
+    let mut attached = BTreeMap::new();
+    for name in &config.daemon.interfaces {
+        let link = links.iter().find(|link| link.name == *name);
+        let link = link.ok_or_else(|| crate::datapath::AttachError::NoInterface(name.clone()))?;
+        attached.insert(link.index, datapath.attach(name, link.index, config.daemon.xdp_mode)?);
+    }
+    let all: Vec<Attached> = attached.values().cloned().collect();
+    datapath.detach_others(&all)?;
+    datapath.pin_program()?;
+    Ok((observed, links, attached))
+}

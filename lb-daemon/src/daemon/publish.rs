@@ -1,0 +1,94 @@
+//! The state as others see it: one snapshot after each change.
+
+use std::sync::Arc;
+
+use lb_core::config::model::{Backend, Farm};
+use lb_core::state::{
+    AdminState, BackendState, BackendStatus, FarmState, FarmStatus, InterfaceState, Snapshot,
+};
+
+use super::Daemon;
+
+/// A number that the data plane does not give: nothing is found under it.
+const NO_ID: u16 = u16::MAX;
+
+impl Daemon {
+    /// Publishes the present state. Cheap enough to be called after every change.
+    pub(super) fn publish(&self) {
+        let snapshot = Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            generation: self.generation,
+            config: self.config.clone(),
+            config_path: self.config_path.display().to_string(),
+            interfaces: self.interface_states(),
+            farms: self.config.farms.iter().map(|farm| self.farm_state(farm)).collect(),
+        };
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+
+    fn interface_states(&self) -> Vec<InterfaceState> {
+        let state = |(index, attached): (&u32, &crate::datapath::Attached)| {
+            let link = self.links.iter().find(|link| link.index == *index);
+            InterfaceState {
+                name: attached.interface.clone(),
+                index: *index,
+                xdp_mode: attached.mode(),
+                up: link.is_some_and(|link| link.up),
+                mtu: link.map_or(0, |link| link.mtu),
+            }
+        };
+        self.attached.iter().map(state).collect()
+    }
+
+    fn farm_state(&self, farm: &Farm) -> FarmState {
+        let backends: Vec<BackendState> =
+            farm.backends.iter().map(|backend| self.backend_state(farm, backend)).collect();
+        FarmState {
+            name: farm.name.clone(),
+            id: self.observed.farm_id(&farm.name).unwrap_or(NO_ID),
+            status: FarmStatus::of(farm.enabled, backends.iter().map(|backend| backend.status)),
+            backends,
+        }
+    }
+
+    fn backend_state(&self, farm: &Farm, backend: &Backend) -> BackendState {
+        let key = (farm.name.clone(), backend.name.clone());
+        let facts = self.facts(&farm.name, &backend.name);
+        let health = self.health.get(&key);
+        let id = self.backend_id(farm, backend).filter(|_| farm.enabled);
+        let touched = self.touched.get(&key).copied().unwrap_or(self.started);
+        let checks = || health.map_or_else(|| "not checked yet".to_owned(), |health| health.reason.clone());
+        let (since, reason) = match facts.status {
+            BackendStatus::Draining => (touched, format!("drained by an operator; {}", checks())),
+            BackendStatus::Maintenance => {
+                (touched, format!("put into maintenance by an operator; {}", checks()))
+            }
+            BackendStatus::Unchecked => (touched, "the farm has no checks".to_owned()),
+            BackendStatus::Starting if !farm.enabled => (touched, "the farm is disabled".to_owned()),
+            BackendStatus::Up | BackendStatus::Down | BackendStatus::Starting => {
+                (health.map_or(touched, |health| health.since), checks())
+            }
+        };
+        let known = |address: &std::net::IpAddr| self.hops.contains_key(address);
+        BackendState {
+            name: backend.name.clone(),
+            id: id.unwrap_or(NO_ID),
+            status: facts.status,
+            admin: self.admin(&key),
+            weight: facts.weight,
+            since,
+            reason,
+            connections: id.and_then(|id| self.sweep.live.get(&id)).copied().unwrap_or(0),
+            traffic: id.and_then(|id| self.reader.traffic(id).ok()).unwrap_or_default(),
+            unresolved: backend.address.iter().filter(|address| !known(address)).collect(),
+        }
+    }
+
+    fn admin(
+        &self,
+        (farm, backend): &(lb_core::config::model::FarmName, lb_core::config::model::BackendName),
+    ) -> AdminState {
+        self.overrides.get(farm, backend).admin
+    }
+}
