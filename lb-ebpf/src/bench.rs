@@ -12,7 +12,7 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use lb_common::bench::{self, HeadV4, HeadV6, PORTS, Pattern};
-use lb_common::wire::Ethernet;
+use lb_common::wire::{Ethernet, eth};
 
 use crate::context::Frame;
 
@@ -86,8 +86,8 @@ fn write_v4(frame: &mut Frame) -> Option<()> {
     pattern.state = bench::next(pattern.state);
     let flow = pattern.state & pattern.mask;
     let (to, from) = (frame.edit::<HeadV4>(0)?, &pattern.head);
-    to.destination = from.destination;
-    to.source = from.source;
+    eth::copy(&mut to.destination, &from.destination);
+    eth::copy(&mut to.source, &from.source);
     to.ttl = from.ttl;
     to.checksum = from.checksum;
     to.src = (u32::from_be_bytes(from.src) + flow / PORTS).to_be_bytes();
@@ -107,8 +107,8 @@ fn write_v6(frame: &mut Frame) -> Option<()> {
     pattern.state = bench::next(pattern.state);
     let flow = pattern.state & pattern.mask;
     let (to, from) = (frame.edit::<HeadV6>(0)?, &pattern.head);
-    to.destination = from.destination;
-    to.source = from.source;
+    eth::copy(&mut to.destination, &from.destination);
+    eth::copy(&mut to.source, &from.source);
     to.hop_limit = from.hop_limit;
     // The interface identifier counts up; it is read by words of eight bytes.
     let [a, b, c, d, e, f, g, h, i @ ..] = from.src;
