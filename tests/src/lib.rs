@@ -4,6 +4,7 @@
 //! daemon under test ([`daemon`]), driven from outside as an operator drives it. Everything made is undone on drop, a
 //! panic included. All of it needs root; nothing of it touches the machine's own interfaces.
 
+pub mod bench;
 pub mod daemon;
 pub mod http;
 pub mod netns;
