@@ -8,6 +8,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod bench;
 pub mod checksum;
 pub mod hash;
 pub mod rewrite;

@@ -10,7 +10,6 @@ use crate::context::Frame;
 #[inline(always)]
 pub fn address(frame: &mut Frame, hop: &NextHop) -> Result<u32, Verdict> {
     let ethernet = frame.edit::<Ethernet>(0).ok_or(Verdict::NotIp)?;
-    ethernet.dst = hop.destination;
-    ethernet.src = hop.source;
+    ethernet.address(&hop.destination, &hop.source);
     Ok(hop.ifindex)
 }

@@ -1,5 +1,6 @@
 //! Every map, and what is asked of each in one line. Layouts are in `lb_common::abi`, sizes too, but for the
-//! connection tables, which the daemon sizes when it creates them.
+//! connection tables, which the daemon sizes when it creates them. Services and addresses have twice their room, since the
+//! daemon adds all that is new before it removes what is old.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
@@ -14,9 +15,9 @@ use lb_common::wire::{IpHeader, Ipv4, Ipv6};
 #[map]
 static ADDRESS_FILTER: Array<AddressFilter> = Array::pinned(1, 0);
 #[map]
-static ADDRESSES: HashMap<MappedAddress, u32> = HashMap::pinned(abi::ADDRESSES_MAX, BPF_F_NO_PREALLOC);
+static ADDRESSES: HashMap<MappedAddress, u32> = HashMap::pinned(2 * abi::ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 #[map]
-static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
+static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(2 * abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static FARMS: Array<FarmEntry> = Array::pinned(abi::FARMS_MAX, 0);
 #[map]

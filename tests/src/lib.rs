@@ -4,10 +4,12 @@
 //! daemon under test ([`daemon`]), driven from outside as an operator drives it. Everything made is undone on drop, a
 //! panic included. All of it needs root; nothing of it touches the machine's own interfaces.
 
+pub mod bench;
 pub mod daemon;
 pub mod http;
 pub mod netns;
 pub mod nginx;
+pub mod pass;
 pub mod scene;
 pub mod server;
 pub mod steady;

@@ -80,13 +80,15 @@ pub struct FlowKey<A> {
     pub src_port: Port,
     pub dst_port: Port,
     pub protocol: u8,
-    zero: [u8; 3],
+    // Two fields: of three bytes the compiler would make a call.
+    zero: u8,
+    zeros: u16,
 }
 
 impl<A: Address> FlowKey<A> {
     #[inline(always)]
     pub const fn new(src: A, dst: A, src_port: Port, dst_port: Port, protocol: u8) -> Self {
-        Self { src, dst, src_port, dst_port, protocol, zero: [0; 3] }
+        Self { src, dst, src_port, dst_port, protocol, zero: 0, zeros: 0 }
     }
 
     /// Makes this the other direction of `flow`, in place: for a BPF program, whose stack is short.
@@ -97,7 +99,7 @@ impl<A: Address> FlowKey<A> {
         self.src_port = flow.dst_port;
         self.dst_port = flow.src_port;
         self.protocol = flow.protocol;
-        self.zero = [0; 3];
+        (self.zero, self.zeros) = (0, 0);
     }
 
     /// The flow in the other direction.

@@ -25,6 +25,19 @@ impl Ethernet {
     pub fn ethertype(&self) -> u16 {
         u16::from_be_bytes(self.ethertype)
     }
+
+    #[inline(always)]
+    pub fn address(&mut self, dst: &Mac, src: &Mac) {
+        copy(&mut self.dst, dst);
+        copy(&mut self.src, src);
+    }
+}
+
+/// Copies an address, by name of each byte: the compiler makes words of them, where it would make a call of an assignment.
+#[inline(always)]
+pub fn copy(to: &mut Mac, from: &Mac) {
+    let [a, b, c, d, e, f] = from;
+    *to = [*a, *b, *c, *d, *e, *f];
 }
 
 const _: () = assert!(Ethernet::SIZE == 14 && align_of::<Ethernet>() == 1);

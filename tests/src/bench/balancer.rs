@@ -1,0 +1,150 @@
+//! The data plane with farms in it, filled by the daemon's own planner and applier, and flows led through their opening
+//! packets as real ends would do it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{ProgramFd, TestRun as _, TestRunOptions};
+use lb_common::abi::NextHop;
+use lb_common::wire::eth::Mac;
+use lb_core::config::model::{
+    Addresses, Backend, BackendName, Config, Daemon, Farm, FarmName, Mode, Ports, Protocols, Scheduler,
+    Timeouts, XdpMode,
+};
+use lb_core::desired::{BackendFacts, Desired, NextHops};
+use lb_core::diff::{Observed, Planner};
+use lb_core::state::{BackendStatus, ConnectionFilter};
+use lb_daemon::datapath::{Datapath, Reader};
+use lb_daemon::handle::DataplaneReader as _;
+
+use super::packet::{self, BACKEND_MAC, BALANCER_MAC, CLIENT_MAC, Ends, Kind};
+use crate::netns::unique;
+
+/// The size of the connection table, as the daemon's default is.
+const CONNECTIONS: u32 = 1 << 20;
+
+/// The data plane, loaded. Dropping it takes it out of the kernel.
+pub struct Balancer {
+    pub datapath: Datapath,
+    reader: Reader,
+    dir: PathBuf,
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!("{} is left over: {error}", self.dir.display());
+        }
+    }
+}
+
+impl Balancer {
+    /// Loads the program and brings its maps to `farms`, every backend up and reached by `hops`.
+    pub fn new(farms: Vec<Farm>, hops: &NextHops) -> Result<Self> {
+        let dir = PathBuf::from(format!("/sys/fs/bpf/drover-bench-{}-{:06x}", std::process::id(), unique()));
+        let mut datapath = Datapath::load(&dir, CONNECTIONS)?;
+        let reader = Reader::open(&dir)?;
+        let config = Config { daemon: daemon(), farms };
+        let facts = BackendFacts { status: BackendStatus::Up, weight: 1 };
+        let desired = Desired::of(&config, |_, _| facts);
+        let mut observed = Observed::default();
+        let ops = Planner::default().plan(&observed, &desired, hops, |_| true)?;
+        datapath.apply(&mut observed, &ops)?;
+        Ok(Self { datapath, reader, dir })
+    }
+
+    /// A descriptor of its own of the program.
+    pub fn handle(&mut self) -> Result<ProgramFd> {
+        Ok(self.datapath.program()?.fd()?.try_clone()?)
+    }
+
+    /// Packets counted so far, by verdict.
+    pub fn verdicts(&self) -> Result<HashMap<&'static str, u64>> {
+        Ok(self.reader.verdicts()?.into_iter().collect())
+    }
+
+    /// Forgets every connection.
+    pub fn forget(&self) -> Result<()> {
+        self.reader.cut(&ConnectionFilter::default())?;
+        Ok(())
+    }
+
+    /// Leads a flow through its opening packets: a handshake, or a datagram and its answer. The ends of the backend's packets.
+    pub fn establish(&mut self, ends: Ends, datagrams: bool) -> Result<Ends> {
+        let (first, second, third) = if datagrams {
+            (Kind::Datagram, Kind::Datagram, Kind::Datagram)
+        } else {
+            (Kind::Syn, Kind::SynAck, Kind::Ack)
+        };
+        let client = (BALANCER_MAC, CLIENT_MAC);
+        let inside = self.pass(&packet::frame(client, ends, first)?)?;
+        let back = inside.reversed();
+        let answer = self.pass(&packet::frame((BALANCER_MAC, BACKEND_MAC), back, second)?)?;
+        ensure!(answer == ends.reversed(), "{ends:?} is answered as {answer:?}");
+        self.pass(&packet::frame(client, ends, third)?)?;
+        Ok(back)
+    }
+
+    /// Sends one packet through the program; its ends afterwards.
+    fn pass(&mut self, frame: &[u8]) -> Result<Ends> {
+        let mut out = [0; 128];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = self.datapath.program()?.test_run(options)?;
+        ensure!(
+            [super::cost::XDP_TX, super::cost::XDP_REDIRECT].contains(&result.return_value),
+            "a packet was not forwarded: {:?}, counted so far: {:?}",
+            packet::ends(frame)?,
+            self.verdicts()?.iter().filter(|(_, count)| **count > 0).collect::<Vec<_>>()
+        );
+        packet::ends(&out)
+    }
+}
+
+/// A farm of both protocols with backends that have an address in each family.
+pub fn farm(
+    name: &str,
+    vips: &[IpAddr],
+    port: u16,
+    mode: Mode,
+    backends: &[(Ipv4Addr, Ipv6Addr)],
+) -> Result<Farm> {
+    let backends = backends.iter().map(|(v4, v6)| {
+        let name = BackendName::new(&v4.to_string()).context("an address is a name")?;
+        Ok(Backend { name, address: Addresses { v4: Some(*v4), v6: Some(*v6) }, port: None, weight: 1 })
+    });
+    Ok(Farm {
+        name: FarmName::new(name).with_context(|| format!("'{name}' is no name of a farm"))?,
+        vips: vips.to_vec(),
+        ports: Ports::Ranges(vec![(port, port)]),
+        protocols: Protocols { tcp: true, udp: true },
+        mode,
+        scheduler: Scheduler::Maglev,
+        timeouts: Timeouts::default(),
+        enabled: true,
+        backends: backends.collect::<Result<_>>()?,
+        checks: Vec::new(),
+    })
+}
+
+/// The same next hop for all backends of `farms`.
+pub fn hops(farms: &[Farm], ifindex: u32, destination: Mac, source: Mac) -> NextHops {
+    let backends = farms.iter().flat_map(|farm| &farm.backends);
+    let hop = NextHop { ifindex, destination, source };
+    backends.flat_map(|backend| backend.address.iter()).map(|address| (address, hop)).collect()
+}
+
+fn daemon() -> Daemon {
+    Daemon {
+        interfaces: Vec::new(),
+        xdp_mode: XdpMode::Native,
+        socket: PathBuf::new(),
+        socket_group: None,
+        state_dir: PathBuf::new(),
+        bpffs_dir: PathBuf::new(),
+        connections: CONNECTIONS,
+        manage_vips: false,
+    }
+}
