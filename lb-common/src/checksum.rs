@@ -35,6 +35,18 @@ impl Delta {
         Self(fold((sum & 0xffff) as u32 + (sum >> 16 & 0xffff) as u32 + (sum >> 32) as u32))
     }
 
+    /// The sum of `bytes`: as if they had been zeros before.
+    #[inline(always)]
+    pub fn of<const N: usize>(bytes: &[u8; N]) -> Self {
+        Self::replace(&[0; N], bytes)
+    }
+
+    /// The checksum of everything summed, as it stands on the wire.
+    #[inline(always)]
+    pub fn checksum(self) -> [u8; 2] {
+        (!self.0).to_ne_bytes()
+    }
+
     /// Both changes together.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
@@ -95,6 +107,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_sum_of_parts_is_the_checksum(a in any::<[u8; 12]>(), b in any::<[u8; 16]>(), c in any::<[u8; 2]>()) {
+            let parts = Delta::of(&a).and(Delta::of(&b)).and(Delta::of(&c));
+            prop_assert_eq!(parts.checksum(), checksum(&[&a, &b, &c]));
+        }
+
         #[test]
         fn an_update_equals_a_new_sum(
             mut packet in proptest::collection::vec(any::<u8>(), 40..=40),

@@ -11,6 +11,7 @@ pub mod abi;
 pub mod bench;
 pub mod checksum;
 pub mod hash;
+pub mod refusal;
 pub mod rewrite;
 pub mod tcp;
 pub mod verdict;

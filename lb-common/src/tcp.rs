@@ -29,6 +29,8 @@ pub enum State {
     Closing = 2,
     /// Both have, or one has reset the connection.
     Closed = 3,
+    /// Cut by the daemon: whoever sends another packet is told by a reset.
+    Cut = 4,
 }
 
 impl State {
@@ -38,8 +40,14 @@ impl State {
             0 => Self::Opening,
             1 => Self::Established,
             2 => Self::Closing,
+            4 => Self::Cut,
             _ => Self::Closed,
         }
+    }
+    /// Nothing more is expected of such a connection: a new one may take its place.
+    #[inline(always)]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Closed | Self::Cut)
     }
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +55,7 @@ impl State {
             Self::Established => "established",
             Self::Closing => "closing",
             Self::Closed => "closed",
+            Self::Cut => "cut",
         }
     }
 }

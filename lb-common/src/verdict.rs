@@ -65,6 +65,8 @@ verdicts! {
     TableFull = 19, "table_full", Drop, "found the connection table full";
     /// Cannot happen while the maps agree with each other.
     Inconsistent = 20, "inconsistent", Drop, "met maps that contradict each other";
+    /// A farm of which nobody serves, or a connection that was cut.
+    Refused = 21, "refused", Forward, "was answered with a reset or an ICMP error";
 }
 
 impl Verdict {

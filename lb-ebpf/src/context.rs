@@ -1,5 +1,6 @@
 //! The frame: the only raw packet pointers of the program.
 
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 
 /// A frame's bytes, bounds-checked at each view as the verifier demands.
@@ -38,6 +39,22 @@ impl<'a> Frame<'a> {
     pub fn edit<T>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: as in `view`; the exclusive borrow of `self` makes it the only view.
         self.place::<T>(offset).map(|place| unsafe { &mut *place })
+    }
+
+    /// Cuts the frame, or makes room in front of it: `front` bytes more, then `length` in all. Views end with this call.
+    ///
+    /// `false`: the driver has no such room; the frame may have been changed in part and must not be sent.
+    #[inline(always)]
+    pub fn resize(&mut self, front: usize, length: usize) -> bool {
+        // SAFETY: both helpers take the context and a number, and invalidate packet pointers, which no view outlives: it
+        // borrows `self`.
+        unsafe {
+            if front > 0 && bpf_xdp_adjust_head(self.ctx.ctx, -(front as i32)) != 0 {
+                return false;
+            }
+            let excess = length as i32 - self.len() as i32;
+            excess == 0 || bpf_xdp_adjust_tail(self.ctx.ctx, excess) == 0
+        }
     }
 
     #[inline(always)]

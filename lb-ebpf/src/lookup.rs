@@ -29,7 +29,7 @@ pub fn established<F: Family>(packet: &Packet<F::Addr>, now: u32) -> Option<&'st
         connection.last_seen = now;
     }
     if tcp::steers(packet.flags) {
-        if tcp::opens(packet.flags) && State::from_raw(connection.state) == State::Closed {
+        if tcp::opens(packet.flags) && State::from_raw(connection.state).is_over() {
             let peer = connection.peer(&packet.key);
             // An entry that is gone already is what was wanted.
             F::connections().remove(&peer).ok();
@@ -93,7 +93,12 @@ pub fn half_open<F: Family>(
         (peer.state, peer.fins) = (connection.state, connection.fins);
         if !forward && packet.flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK {
             let header = frame.view::<Tcp>(packet.transport).ok_or(Verdict::TruncatedTransport)?;
+            if connection.synack_seen == 0 {
+                maps::count_answer(connection.backend, false);
+            }
             (connection.synack, connection.synack_seen) = (header.sequence(), 1);
+        } else if !forward && packet.flags & flag::RST != 0 && connection.synack_seen == 0 {
+            maps::count_answer(connection.backend, true);
         }
     } else if forward && packet.flags & flag::ACK != 0 {
         let header = frame.view::<Tcp>(packet.transport).ok_or(Verdict::TruncatedTransport)?;

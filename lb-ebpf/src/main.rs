@@ -11,6 +11,7 @@ mod forward;
 mod lookup;
 mod maps;
 mod parse;
+mod refuse;
 mod rewrite;
 mod select;
 
@@ -20,9 +21,9 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use lb_common::abi::NextHop;
-use lb_common::tcp::Direction;
+use lb_common::tcp::{Direction, State};
 use lb_common::verdict::{Disposition, Verdict};
-use lb_common::wire::{Ethernet, IpHeader};
+use lb_common::wire::{Ethernet, IpHeader, protocol};
 
 use crate::context::Frame;
 use crate::lookup::Found;
@@ -75,6 +76,9 @@ fn process<F: Family>(frame: &mut Frame) -> Result<(Verdict, u32), Verdict> {
     };
     let now = maps::now();
     if let Some(connection) = lookup::established::<F>(&packet, now) {
+        if connection.state == State::Cut as u8 {
+            return refuse::<F>(frame, &packet);
+        }
         let hop = lookup::next_hop::<F>(connection)?;
         return finish::<F>(frame, &packet, connection, hop, ttl, Verdict::Forwarded);
     }
@@ -97,9 +101,25 @@ fn unknown<F: Family>(
         return Err(Verdict::TtlExpired);
     }
     let client_hop = parse::sender(frame)?;
-    let connection = select::open::<F>(&packet.key, packet.flags, &client_hop, now)?;
+    let connection = match select::open::<F>(&packet.key, packet.flags, &client_hop, now) {
+        Ok(connection) => connection,
+        Err(Verdict::Refused) => return refuse::<F>(frame, packet),
+        Err(verdict) => return Err(verdict),
+    };
     let hop = lookup::next_hop::<F>(connection)?;
-    finish::<F>(frame, packet, connection, hop, ttl, Verdict::Opened)
+    let outcome = finish::<F>(frame, packet, connection, hop, ttl, Verdict::Opened)?;
+    maps::count_opened(connection.backend, packet.key.protocol == protocol::TCP);
+    Ok(outcome)
+}
+
+/// Answers a packet that nobody is to serve.
+#[inline(always)]
+fn refuse<F: Family>(
+    frame: &mut Frame,
+    packet: &parse::Packet<F::Addr>,
+) -> Result<(Verdict, u32), Verdict> {
+    let sender = parse::sender(frame)?;
+    Ok((Verdict::Refused, refuse::answer::<F>(frame, packet, &sender)?))
 }
 
 /// Rewrites a packet of a known connection and addresses it to its next hop.
@@ -119,7 +139,7 @@ fn finish<F: Family>(
     rewrite::translate::<F>(frame, packet, &connection.translation)?;
     let egress = forward::address(frame, hop)?;
     let direction = if connection.direction == Direction::Forward as u8 { 0 } else { 1 };
-    maps::count(connection.backend, direction, bytes, verdict == Verdict::Opened);
+    maps::count(connection.backend, direction, bytes);
     Ok((verdict, egress))
 }
 

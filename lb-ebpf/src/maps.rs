@@ -9,8 +9,10 @@ use lb_common::abi::{
     self, ADDRESS_BACKEND, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry, BackendLabel,
     Connection, FarmEntry, FlowKey, Label, MaglevTable, MappedAddress, NextHop, ServiceKey, WILDCARD_PORT,
 };
+use lb_common::checksum::Delta;
+use lb_common::refusal::{self, IcmpHeader};
 use lb_common::verdict::Verdict;
-use lb_common::wire::{IpHeader, Ipv4, Ipv6};
+use lb_common::wire::{Ethernet, IpHeader, Ipv4, Ipv6, protocol};
 
 #[map]
 static ADDRESS_FILTER: Array<AddressFilter> = Array::pinned(1, 0);
@@ -69,11 +71,36 @@ pub trait Family {
     type Addr: Address;
     type Header: IpHeader<Addr = Self::Addr>;
 
+    /// The head of a packet that an ICMP error quotes: the IP header and 8 bytes.
+    type Quoted: Quote;
+
+    const ETHERTYPE: u16;
+    /// The protocol of this family's ICMP.
+    const ICMP: u8;
+
+    /// "Port unreachable" (RFC 792; RFC 4443, section 3.1) in answer to the flow `key`, by the sum of what it quotes; `length`
+    /// in bytes, header included.
+    fn port_unreachable(key: &FlowKey<Self::Addr>, quote: Delta, length: u16) -> IcmpHeader;
     fn connections() -> &'static HashMap<FlowKey<Self::Addr>, Connection<Self::Addr>>;
     fn opening() -> &'static LruHashMap<FlowKey<Self::Addr>, Connection<Self::Addr>>;
     fn scratch() -> &'static PerCpuArray<Scratch<Self::Addr>>;
     fn address(backend: &BackendEntry) -> Self::Addr;
     fn hop(backend: &BackendEntry) -> &NextHop;
+}
+
+/// Bytes that can be summed.
+pub trait Quote {
+    const SIZE: usize = size_of::<Self>()
+    where
+        Self: Sized;
+    fn sum(&self) -> Delta;
+}
+
+impl<const N: usize> Quote for [u8; N] {
+    #[inline(always)]
+    fn sum(&self) -> Delta {
+        Delta::of(self)
+    }
 }
 
 pub struct V4;
@@ -82,6 +109,15 @@ pub struct V6;
 impl Family for V4 {
     type Addr = [u8; 4];
     type Header = Ipv4;
+    type Quoted = [u8; Ipv4::SIZE + 8];
+
+    const ETHERTYPE: u16 = Ethernet::IPV4;
+    const ICMP: u8 = protocol::ICMP;
+
+    #[inline(always)]
+    fn port_unreachable(_: &FlowKey<[u8; 4]>, quote: Delta, _: u16) -> IcmpHeader {
+        refusal::icmp(3, 3, quote)
+    }
 
     #[inline(always)]
     fn connections() -> &'static HashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> {
@@ -108,6 +144,15 @@ impl Family for V4 {
 impl Family for V6 {
     type Addr = [u8; 16];
     type Header = Ipv6;
+    type Quoted = [u8; Ipv6::SIZE + 8];
+
+    const ETHERTYPE: u16 = Ethernet::IPV6;
+    const ICMP: u8 = protocol::ICMPV6;
+
+    #[inline(always)]
+    fn port_unreachable(key: &FlowKey<[u8; 16]>, quote: Delta, length: u16) -> IcmpHeader {
+        refusal::icmp(1, 4, quote.and(refusal::pseudo_header(key, protocol::ICMPV6, length)))
+    }
 
     #[inline(always)]
     fn connections() -> &'static HashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> {
@@ -203,18 +248,38 @@ pub fn now() -> u32 {
     CLOCK.get(0).copied().unwrap_or(0)
 }
 
+/// This CPU's counters of a backend.
 #[inline(always)]
-pub fn count(backend: u16, direction: usize, bytes: u64, opened: bool) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(backend)) {
-        // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other.
-        let counters = unsafe { &mut *counters };
-        if let (Some(packets), Some(sum)) =
+fn counters(backend: u16) -> Option<&'static mut BackendCounters> {
+    // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other, and callers hold it for one line.
+    COUNTERS.get_ptr_mut(u32::from(backend)).map(|counters| unsafe { &mut *counters })
+}
+
+#[inline(always)]
+pub fn count(backend: u16, direction: usize, bytes: u64) {
+    if let Some(counters) = counters(backend)
+        && let (Some(packets), Some(sum)) =
             (counters.packets.get_mut(direction), counters.bytes.get_mut(direction))
-        {
-            *packets += 1;
-            *sum += bytes;
-        }
-        counters.opened += u64::from(opened);
+    {
+        *packets += 1;
+        *sum += bytes;
+    }
+}
+
+#[inline(always)]
+pub fn count_opened(backend: u16, by_tcp: bool) {
+    if let Some(counters) = counters(backend) {
+        counters.opened += 1;
+        counters.handshakes += u64::from(by_tcp);
+    }
+}
+
+/// The backend has answered a handshake, by a SYN-ACK or by a reset.
+#[inline(always)]
+pub fn count_answer(backend: u16, by_reset: bool) {
+    if let Some(counters) = counters(backend) {
+        counters.answered += u64::from(!by_reset);
+        counters.reset += u64::from(by_reset);
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Packet<A> {
     pub key: FlowKey<A>,
     /// Where the transport header is in the frame.
     pub transport: usize,
+    /// Bytes of transport header and payload.
+    pub length: usize,
     /// TCP's; 0 for UDP.
     pub flags: u8,
 }
@@ -51,7 +53,7 @@ pub fn packet<F: Family>(frame: &Frame, header: &F::Header) -> Result<Packet<F::
         (udp.src_port, udp.dst_port, 0)
     };
     let key = FlowKey::new(header.src(), header.dst(), src_port, dst_port, found.protocol);
-    Ok(Packet { key, transport, flags })
+    Ok(Packet { key, transport, length: found.length, flags })
 }
 
 /// The way back to whoever sent the frame.

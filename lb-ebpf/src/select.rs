@@ -36,7 +36,7 @@ pub fn open<F: Family>(
         return Err(Verdict::BadTransportHeader);
     }
     if farm.table == NO_TABLE {
-        return Err(Verdict::NoBackend);
+        return Err(if farm.refuse != 0 { Verdict::Refused } else { Verdict::NoBackend });
     }
     let hash = hash::flow(key);
     let backend_id =

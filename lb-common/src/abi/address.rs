@@ -16,6 +16,8 @@ pub trait Address: Copy + Eq + 'static {
     fn mix(&self, hash: u64) -> u64;
     /// What replacing `old` by `new` does to a checksum.
     fn delta(old: &Self, new: &Self) -> Delta;
+    /// Its sum, for a pseudo-header.
+    fn sum(&self) -> Delta;
     /// An address that no packet may come from: unspecified, loopback, multicast (RFC 1122, section 3.2.1.3; RFC
     /// 4291, section 2.7), and IPv4's broadcast.
     fn is_impossible_source(&self) -> bool;
@@ -40,6 +42,10 @@ impl Address for [u8; 4] {
         Delta::replace(old, new)
     }
     #[inline(always)]
+    fn sum(&self) -> Delta {
+        Delta::of(self)
+    }
+    #[inline(always)]
     fn is_impossible_source(&self) -> bool {
         matches!(self[0], 0 | 127 | 224..=239) || *self == [255; 4]
     }
@@ -62,6 +68,10 @@ impl Address for [u8; 16] {
     #[inline(always)]
     fn delta(old: &Self, new: &Self) -> Delta {
         Delta::replace(old, new)
+    }
+    #[inline(always)]
+    fn sum(&self) -> Delta {
+        Delta::of(self)
     }
     #[inline(always)]
     fn is_impossible_source(&self) -> bool {

@@ -77,10 +77,16 @@ pub struct BackendCounters {
     pub bytes: [u64; 2],
     /// Connections opened.
     pub opened: u64,
+    /// Of those by TCP: what passive health goes by.
+    pub handshakes: u64,
+    /// Handshakes that the backend has answered with a SYN-ACK.
+    pub answered: u64,
+    /// Handshakes that it has answered with a reset.
+    pub reset: u64,
 }
 
 const _: () = assert!(size_of::<NextHop>() == 16 && size_of::<BackendEntry>() == 64);
-const _: () = assert!(size_of::<BackendLabel>() == 128 && size_of::<BackendCounters>() == 40);
+const _: () = assert!(size_of::<BackendLabel>() == 128 && size_of::<BackendCounters>() == 64);
 
 #[cfg(feature = "user")]
 // SAFETY: integers and bytes, any bit pattern valid, no padding (4+6+6, 16+16+4+16+2+2+8).
@@ -92,7 +98,7 @@ unsafe impl aya::Pod for Label {}
 // SAFETY: bytes.
 unsafe impl aya::Pod for BackendLabel {}
 #[cfg(feature = "user")]
-// SAFETY: five u64.
+// SAFETY: u64 throughout.
 unsafe impl aya::Pod for BackendCounters {}
 
 #[cfg(test)]

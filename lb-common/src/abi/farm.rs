@@ -13,12 +13,14 @@ pub struct FarmEntry {
     /// Its Maglev table, or [`NO_TABLE`].
     pub table: u32,
     /// 1 in mode `nat`: packets to backends carry the VIP as source. 0 in mode `dnat`.
-    pub source_is_vip: u32,
+    pub source_is_vip: u16,
+    /// 1: while nobody serves, clients are told so (a reset, an ICMP error). 0: they get no answer.
+    pub refuse: u16,
 }
 
 impl Default for FarmEntry {
     fn default() -> Self {
-        Self { table: NO_TABLE, source_is_vip: 0 }
+        Self { table: NO_TABLE, source_is_vip: 0, refuse: 0 }
     }
 }
 
@@ -33,7 +35,7 @@ pub struct MaglevTable {
 const _: () = assert!(size_of::<FarmEntry>() == 8 && size_of::<MaglevTable>() == 32768);
 
 #[cfg(feature = "user")]
-// SAFETY: two u32.
+// SAFETY: a u32 and two u16, no padding.
 unsafe impl aya::Pod for FarmEntry {}
 #[cfg(feature = "user")]
 // SAFETY: u16 throughout.

@@ -22,6 +22,11 @@ impl Ethernet {
     pub const QINQ: u16 = 0x88a8;
 
     #[inline(always)]
+    pub fn set_ethertype(&mut self, ethertype: u16) {
+        self.ethertype = ethertype.to_be_bytes();
+    }
+
+    #[inline(always)]
     pub fn ethertype(&self) -> u16 {
         u16::from_be_bytes(self.ethertype)
     }

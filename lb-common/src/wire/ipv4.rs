@@ -59,6 +59,30 @@ impl IpHeader for Ipv4 {
     }
 
     #[inline(always)]
+    fn is_bare(&self) -> bool {
+        self.version_ihl == 0x45
+    }
+
+    #[inline(always)]
+    fn bare(src: [u8; 4], dst: [u8; 4], protocol: u8, length: u16) -> Self {
+        let total = (length + Self::SIZE as u16).to_be_bytes();
+        let words = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0];
+        let sum = Delta::of(&words).and(Delta::of(&src)).and(Delta::of(&dst));
+        Self {
+            version_ihl: 0x45,
+            tos: 0,
+            total_length: total,
+            id: [0, 0],
+            flags_fragment: [0x40, 0],
+            ttl: 64,
+            protocol,
+            checksum: sum.checksum(),
+            src,
+            dst,
+        }
+    }
+
+    #[inline(always)]
     fn redirect(&mut self, src: [u8; 4], dst: [u8; 4], delta: Delta) {
         self.src = src;
         self.dst = dst;

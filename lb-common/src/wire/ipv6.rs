@@ -55,6 +55,23 @@ impl IpHeader for Ipv6 {
     }
 
     #[inline(always)]
+    fn is_bare(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn bare(src: [u8; 16], dst: [u8; 16], protocol: u8, length: u16) -> Self {
+        Self {
+            version_class_flow: [0x60, 0, 0, 0],
+            payload_length: length.to_be_bytes(),
+            next_header: protocol,
+            hop_limit: 64,
+            src,
+            dst,
+        }
+    }
+
+    #[inline(always)]
     fn redirect(&mut self, src: [u8; 16], dst: [u8; 16], _: Delta) {
         self.src = src;
         self.dst = dst;

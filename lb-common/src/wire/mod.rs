@@ -18,6 +18,8 @@ use crate::verdict::Verdict;
 pub mod protocol {
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
+    pub const ICMP: u8 = 1;
+    pub const ICMPV6: u8 = 58;
 }
 
 /// Where the transport header is and what it is.
@@ -31,8 +33,11 @@ pub struct Transport {
 }
 
 /// What the two versions of IP have in common for a load balancer.
-pub trait IpHeader {
+pub trait IpHeader: Sized {
     type Addr: crate::abi::Address;
+
+    /// Bytes without options or extension headers.
+    const BARE: usize = size_of::<Self>();
 
     fn src(&self) -> Self::Addr;
     fn dst(&self) -> Self::Addr;
@@ -45,6 +50,12 @@ pub trait IpHeader {
     ///
     /// The verdict on a packet for a VIP whose header says no such thing.
     fn transport(&self, available: usize) -> Result<Transport, Verdict>;
+
+    /// Whether the header has no options, so that the transport header follows it at once.
+    fn is_bare(&self) -> bool;
+
+    /// A header without options for `length` bytes of `protocol`.
+    fn bare(src: Self::Addr, dst: Self::Addr, protocol: u8, length: u16) -> Self;
 
     /// Sets both addresses and takes one from the TTL, which must not be 0. `delta` is that of the addresses.
     fn redirect(&mut self, src: Self::Addr, dst: Self::Addr, delta: Delta);

@@ -31,7 +31,7 @@ pub fn timeout(timeouts: &Timeouts, protocol: Protocol, state: State) -> Duratio
         (Protocol::Udp, _) => timeouts.udp,
         (Protocol::Tcp, State::Opening) => timeouts.syn,
         (Protocol::Tcp, State::Established) => timeouts.established,
-        (Protocol::Tcp, State::Closing | State::Closed) => timeouts.fin,
+        (Protocol::Tcp, State::Closing | State::Closed | State::Cut) => timeouts.fin,
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lb_common::abi::{MappedAddress, NextHop, ServiceKey, WILDCARD_PORT, map_ipv4};
 use lb_common::wire::protocol;
 
-use crate::config::model::{Addresses, BackendName, Config, Farm, FarmName, Mode, Ports};
+use crate::config::model::{Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, WhenAllDown};
 use crate::state::BackendStatus;
 
 /// Where packets for an address go next, for those addresses where it is known.
@@ -18,6 +18,32 @@ pub struct BackendFacts {
     pub status: BackendStatus,
     /// The weight in force.
     pub weight: u16,
+    /// How much of its weight counts, in percent: less than 100 while it starts slowly.
+    pub ramp: u8,
+}
+
+/// Lets only the healthy backends of the lowest priority number serve; the other healthy ones stand by. `facts` are of the
+/// farm's backends, in order.
+pub fn rank(farm: &Farm, facts: &mut [BackendFacts]) {
+    let serves = |facts: &BackendFacts| facts.status.serves() && facts.weight > 0;
+    let pairs = farm.backends.iter().zip(facts.iter());
+    let best = pairs.filter(|(_, facts)| serves(facts)).map(|(backend, _)| backend.priority).min();
+    for (backend, facts) in farm.backends.iter().zip(facts) {
+        if facts.status.serves() && best.is_some_and(|best| backend.priority > best) {
+            facts.status = BackendStatus::Standby;
+        }
+    }
+}
+
+/// Whether each backend takes new connections (its weight permitting): those that serve; or, if nobody does and the farm wants
+/// to try all, those that are down.
+fn serving(farm: &Farm, facts: &[BackendFacts]) -> Vec<bool> {
+    let serves = |facts: &BackendFacts| facts.status.serves();
+    let starting = facts.iter().any(|facts| facts.status == BackendStatus::Starting);
+    if farm.when_all_down == WhenAllDown::TryAll && !starting && !facts.iter().any(serves) {
+        return facts.iter().map(|facts| facts.status == BackendStatus::Down).collect();
+    }
+    facts.iter().map(serves).collect()
 }
 
 /// Everything the maps should hold, apart from numbers, which [`crate::diff`] gives, and next hops, which follow the
@@ -33,6 +59,8 @@ pub struct Desired {
 pub struct DesiredFarm {
     pub name: FarmName,
     pub source_is_vip: bool,
+    /// Clients are told when nobody serves.
+    pub refuse: bool,
     pub vips: Vec<MappedAddress>,
     pub services: Vec<ServiceKey>,
     pub backends: Vec<DesiredBackend>,
@@ -44,28 +72,32 @@ pub struct DesiredBackend {
     pub address: Addresses,
     /// `None`: the port that the client used.
     pub port: Option<u16>,
-    pub weight: u16,
+    /// In hundredths of the configuration's.
+    pub weight: u32,
     /// Takes new connections, weight permitting.
     pub serving: bool,
 }
 
 impl Desired {
-    /// What `config` asks for, with what `facts` says of each backend. A farm that is disabled is not there.
-    pub fn of(config: &Config, facts: impl Fn(&FarmName, &BackendName) -> BackendFacts) -> Self {
+    /// What `config` asks for, with what `facts` says of each farm's backends, in order and ranked. A farm that is disabled
+    /// is not there.
+    pub fn of(config: &Config, facts: impl Fn(&Farm) -> Vec<BackendFacts>) -> Self {
         let farms = config.farms.iter().filter(|farm| farm.enabled).map(|farm| {
-            let backends = farm.backends.iter().map(|backend| {
-                let facts = facts(&farm.name, &backend.name);
+            let facts = facts(farm);
+            let serving = serving(farm, &facts);
+            let backends = farm.backends.iter().zip(facts).zip(serving).map(|((backend, facts), serving)| {
                 DesiredBackend {
                     name: backend.name.clone(),
                     address: backend.address,
                     port: backend.port,
-                    weight: facts.weight,
-                    serving: facts.status.serves(),
+                    weight: u32::from(facts.weight) * u32::from(facts.ramp),
+                    serving,
                 }
             });
             DesiredFarm {
                 name: farm.name.clone(),
                 source_is_vip: farm.mode == Mode::Nat,
+                refuse: farm.when_all_down == WhenAllDown::Refuse,
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),
                 services: services(farm),
                 backends: backends.collect(),
@@ -98,4 +130,65 @@ fn services(farm: &Farm) -> Vec<ServiceKey> {
         }
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Backend;
+    use BackendStatus::{Down, Draining, Standby, Starting, Unchecked, Up};
+
+    fn farm(priorities: &[u16]) -> Farm {
+        let backends = priorities.iter().enumerate().map(|(i, &priority)| Backend {
+            name: BackendName::new(&format!("b{i}")).unwrap(),
+            address: Addresses { v4: Some([10, 0, 0, i as u8].into()), v6: None },
+            port: None,
+            weight: 1,
+            priority,
+        });
+        Farm { backends: backends.collect(), ..Farm::new(FarmName::new("web").unwrap()) }
+    }
+
+    fn facts(statuses: &[BackendStatus]) -> Vec<BackendFacts> {
+        statuses.iter().map(|&status| BackendFacts { status, weight: 1, ramp: 100 }).collect()
+    }
+
+    #[test]
+    fn the_healthy_ones_of_the_best_priority_serve_and_the_others_stand_by() {
+        let table: &[(&[u16], &[BackendStatus], &[BackendStatus])] = &[
+            (&[0, 0], &[Up, Up], &[Up, Up]),
+            (&[0, 1], &[Up, Up], &[Up, Standby]),
+            (&[0, 1], &[Down, Up], &[Down, Up]),
+            (&[0, 1, 2], &[Down, Up, Up], &[Down, Up, Standby]),
+            (&[5, 5, 9], &[Draining, Down, Up], &[Draining, Down, Up]),
+            (&[0, 1], &[Starting, Up], &[Starting, Up]),
+            (&[0, 1], &[Unchecked, Unchecked], &[Unchecked, Standby]),
+            (&[0, 1], &[Down, Down], &[Down, Down]),
+        ];
+        for (priorities, before, after) in table {
+            let mut facts = facts(before);
+            rank(&farm(priorities), &mut facts);
+            let got: Vec<_> = facts.iter().map(|facts| facts.status).collect();
+            assert_eq!(got, *after, "{priorities:?} {before:?}");
+        }
+    }
+
+    #[test]
+    fn one_of_weight_0_does_not_keep_the_others_waiting() {
+        let mut facts = facts(&[Up, Up]);
+        facts[0].weight = 0;
+        rank(&farm(&[0, 1]), &mut facts);
+        assert_eq!(facts[1].status, Up);
+    }
+
+    #[test]
+    fn all_are_tried_only_when_all_are_judged_and_none_serves() {
+        let mut farm = farm(&[0, 0]);
+        assert_eq!(serving(&farm, &facts(&[Down, Down])), [false, false]);
+        farm.when_all_down = WhenAllDown::TryAll;
+        assert_eq!(serving(&farm, &facts(&[Down, Down])), [true, true]);
+        assert_eq!(serving(&farm, &facts(&[Down, Draining])), [true, false]);
+        assert_eq!(serving(&farm, &facts(&[Down, Starting])), [false, false]);
+        assert_eq!(serving(&farm, &facts(&[Down, Up])), [false, true]);
+    }
 }

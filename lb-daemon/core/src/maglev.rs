@@ -18,7 +18,7 @@ pub struct Member<'a> {
     /// What its place in the table is derived from; unique in the table.
     pub name: &'a str,
     /// Its share is in proportion. 0: none.
-    pub weight: u16,
+    pub weight: u32,
     pub serving: bool,
 }
 
@@ -108,7 +108,7 @@ mod tests {
         (0..n).map(|i| format!("10.0.0.{i}")).collect()
     }
 
-    fn members<'a>(names: &'a [String], weights: &[u16]) -> Vec<Member<'a>> {
+    fn members<'a>(names: &'a [String], weights: &[u32]) -> Vec<Member<'a>> {
         names.iter().zip(weights).map(|(name, &weight)| Member { name, weight, serving: true }).collect()
     }
 
@@ -123,7 +123,7 @@ mod tests {
         {
             let names = names(weights.len());
             let table = build(&members(&names, &weights)).unwrap();
-            let sum: u16 = weights.iter().sum();
+            let sum: u32 = weights.iter().sum();
             for (index, &weight) in weights.iter().enumerate() {
                 let wanted = f64::from(weight) / f64::from(sum);
                 let got = share(&table, index);
@@ -158,7 +158,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn a_backend_that_leaves_moves_only_its_own_flows(
-            weights in proptest::collection::vec(1u16..=20, 2..12),
+            weights in proptest::collection::vec(1u32..=20, 2..12),
             out in any::<u16>(),
             leaver in any::<prop::sample::Index>(),
         ) {

@@ -16,6 +16,7 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::protocol;
 use lb_core::ageing::{self, Idle};
 use lb_core::config::model::Timeouts;
+use lb_core::health::passive::Pulse;
 use lb_core::state::{self, ConnectionFilter, Protocol, Traffic};
 
 use super::table::Table;
@@ -83,6 +84,21 @@ impl Reader {
     pub fn cut(&self, filter: &ConnectionFilter) -> anyhow::Result<u64> {
         let now = self.now()?;
         Ok(self.v4.cut(now, filter)? + self.v6.cut(now, filter)?)
+    }
+
+    /// How a backend has taken its handshakes, by number.
+    ///
+    /// # Errors
+    ///
+    /// If the number is out of range.
+    pub fn pulse(&self, backend: u16) -> anyhow::Result<Pulse> {
+        let mut sum = Pulse::default();
+        for cpu in self.counters.get(&u32::from(backend), 0)?.iter() {
+            sum.handshakes += cpu.handshakes;
+            sum.answered += cpu.answered;
+            sum.reset += cpu.reset;
+        }
+        Ok(sum)
     }
 
     /// What a backend carried, by number.
@@ -177,7 +193,7 @@ where
             table.for_each(|key: &FlowKey<A>, connection: &Connection<A>| {
                 if connection.direction == Direction::Forward as u8 {
                     *sweep.tracked.entry(connection.backend).or_default() += 1;
-                    if State::from_raw(connection.state) != State::Closed {
+                    if !State::from_raw(connection.state).is_over() {
                         *sweep.live.entry(connection.backend).or_default() += 1;
                     }
                 }
@@ -212,6 +228,12 @@ where
                 }
             })?;
             for (key, peer) in doomed {
+                // A datagram's sender is to find another backend; a TCP client is to be told, when it speaks next.
+                if key.protocol == protocol::TCP && std::ptr::eq(table, &self.established) {
+                    cut += u64::from(mark_cut(table, &key)?);
+                    mark_cut(table, &peer)?;
+                    continue;
+                }
                 cut += u64::from(table.remove(&key)?);
                 table.remove(&peer)?;
             }
@@ -231,6 +253,19 @@ where
     }
 }
 
+/// Leaves the entry as a memorial: whoever sends another packet of it is answered with a reset. Whether it was there.
+fn mark_cut<A: Address>(
+    table: &Table<FlowKey<A>, Connection<A>>,
+    key: &FlowKey<A>,
+) -> std::io::Result<bool>
+where
+    FlowKey<A>: Pod,
+    Connection<A>: Pod,
+{
+    let Some(connection) = table.get(key)? else { return Ok(false) };
+    table.replace(key, &Connection { state: State::Cut as u8, ..connection })
+}
+
 fn expired<A: Address>(
     key: &FlowKey<A>,
     connection: &Connection<A>,
@@ -248,7 +283,7 @@ fn listed<A: Address + Into<IpAddr>>(
     connection: &Connection<A>,
     now: u32,
 ) -> Option<state::Connection> {
-    if connection.direction != Direction::Forward as u8 {
+    if connection.direction != Direction::Forward as u8 || connection.state == State::Cut as u8 {
         return None;
     }
     let to = &connection.translation;

@@ -13,8 +13,12 @@ const BATCH: u32 = 4096;
 
 // Commands of bpf(2), linux/bpf.h.
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// Flag of an update: the key must be there.
+const BPF_EXIST: u64 = 2;
 
 /// The part of `union bpf_attr` that commands on one element use (linux/bpf.h).
 #[repr(C)]
@@ -68,10 +72,23 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// If the kernel refuses.
     pub fn get(&self, key: &K) -> io::Result<Option<V>> {
         let mut value = std::mem::MaybeUninit::<V>::uninit();
-        match self.element(BPF_MAP_LOOKUP_ELEM, key, value.as_mut_ptr() as u64) {
+        match self.element(BPF_MAP_LOOKUP_ELEM, key, value.as_mut_ptr() as u64, 0) {
             // SAFETY: the kernel has written a value of the map's size, which is `V`'s, and any bit pattern is a valid `Pod`.
             Ok(()) => Ok(Some(unsafe { value.assume_init() })),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the value of `key`; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn replace(&self, key: &K, value: &V) -> io::Result<bool> {
+        match self.element(BPF_MAP_UPDATE_ELEM, key, std::ptr::from_ref(value) as u64, BPF_EXIST) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -82,23 +99,23 @@ impl<K: Pod, V: Pod> Table<K, V> {
     ///
     /// If the kernel refuses.
     pub fn remove(&self, key: &K) -> io::Result<bool> {
-        match self.element(BPF_MAP_DELETE_ELEM, key, 0) {
+        match self.element(BPF_MAP_DELETE_ELEM, key, 0, 0) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn element(&self, command: libc::c_long, key: &K, value: u64) -> io::Result<()> {
+    fn element(&self, command: libc::c_long, key: &K, value: u64, flags: u64) -> io::Result<()> {
         let mut attr = ElementAttr {
             map_fd: self.raw_fd(),
             padding: 0,
             key: std::ptr::from_ref(key) as u64,
             value,
-            flags: 0,
+            flags,
         };
         // SAFETY: the attribute is as linux/bpf.h has it for these commands; its pointers lead to a key and, where the command
-        // writes one, to room for a value, of the map's sizes (checked in `new`), and outlive the call.
+        // takes or writes one, to a value or room for it, of the map's sizes (checked in `new`), and outlive the call.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<ElementAttr>()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

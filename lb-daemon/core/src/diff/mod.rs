@@ -57,7 +57,7 @@ pub struct Planner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Slot {
     name: String,
-    weight: u16,
+    weight: u32,
     serving: bool,
 }
 

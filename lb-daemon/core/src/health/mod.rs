@@ -6,6 +6,7 @@
 mod backend;
 mod board;
 mod machine;
+pub mod passive;
 mod schedule;
 mod target;
 

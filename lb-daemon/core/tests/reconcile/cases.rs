@@ -33,6 +33,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
         DesiredFarm {
             name: FarmName::new(&format!("farm-{farm}")).unwrap(),
             source_is_vip: true,
+            refuse: true,
             vips: vec![vip],
             services: vec![ServiceKey::new(vip, [0, 80], 6)],
             backends: backends.collect(),

@@ -17,7 +17,7 @@ const SERVICES: usize = 12;
 pub struct Backend {
     address: usize,
     port: Option<u16>,
-    weight: u16,
+    weight: u32,
     serving: bool,
 }
 
@@ -173,6 +173,7 @@ impl Wanted {
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
             source_is_vip: !dnat,
+            refuse: dnat,
             vips,
             services,
             backends: backends.collect(),

@@ -149,7 +149,7 @@ impl World {
 
     fn assert_farm(&self, id: u16, farm: &DesiredFarm, ids: &[u16]) {
         let entry = self.kernel.farm(id);
-        assert_eq!(entry.source_is_vip, u32::from(farm.source_is_vip));
+        assert_eq!(entry.source_is_vip, u16::from(farm.source_is_vip));
         let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
         let members: Vec<Member<'_>> = farm
             .backends

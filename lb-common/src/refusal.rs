@@ -1,0 +1,100 @@
+//! Answers to packets that are refused: a TCP reset, an ICMP "port unreachable". They are made from the packet alone.
+
+use crate::abi::{Address, FlowKey};
+use crate::checksum::Delta;
+use crate::tcp::flag;
+
+/// A TCP header without options.
+pub type Segment = [u8; 20];
+/// An ICMP header, with the four unused bytes of an error.
+pub type IcmpHeader = [u8; 8];
+
+/// What of a segment decides how it is reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    pub sequence: u32,
+    pub acknowledgment: u32,
+    pub flags: u8,
+    /// Bytes of payload.
+    pub payload: u32,
+}
+
+/// The reset that answers a segment of the flow `key` (RFC 9293, section 3.10.7.1), from its destination to its source; `None`
+/// for a reset, which is never answered.
+#[inline(always)]
+pub fn reset<A: Address>(key: &FlowKey<A>, refused: Refused, protocol: u8) -> Option<Segment> {
+    if refused.flags & flag::RST != 0 {
+        return None;
+    }
+    let (sequence, acknowledgment, flags) = if refused.flags & flag::ACK != 0 {
+        (refused.acknowledgment, 0, flag::RST)
+    } else {
+        let syn = u32::from(refused.flags & flag::SYN != 0);
+        let fin = u32::from(refused.flags & flag::FIN != 0);
+        let end = refused.sequence.wrapping_add(refused.payload).wrapping_add(syn + fin);
+        (0, end, flag::RST | flag::ACK)
+    };
+    let mut segment = [0; 20];
+    segment[0..2].copy_from_slice(&key.dst_port);
+    segment[2..4].copy_from_slice(&key.src_port);
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&acknowledgment.to_be_bytes());
+    segment[12] = 0x50;
+    segment[13] = flags;
+    let sum = Delta::of(&segment).and(pseudo_header(key, protocol, 20));
+    segment[16..18].copy_from_slice(&sum.checksum());
+    Some(segment)
+}
+
+/// The header of an ICMP error (RFC 792, RFC 4443) of this type and code; `body` is the sum of what it quotes, and of the
+/// pseudo-header where there is one.
+#[inline(always)]
+pub fn icmp(kind: u8, code: u8, body: Delta) -> IcmpHeader {
+    let sum = body.and(Delta::of(&[kind, code])).checksum();
+    [kind, code, sum[0], sum[1], 0, 0, 0, 0]
+}
+
+/// The sum of the pseudo-header of the flow's answer; its order does not matter to the sum.
+#[inline(always)]
+pub fn pseudo_header<A: Address>(key: &FlowKey<A>, protocol: u8, length: u16) -> Delta {
+    let [high, low] = length.to_be_bytes();
+    key.src.sum().and(key.dst.sum()).and(Delta::of(&[0, protocol, high, low]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::checksum;
+
+    const KEY: FlowKey<[u8; 4]> = FlowKey::new([198, 51, 100, 7], [192, 0, 2, 10], [0x9c, 0x40], [0, 80], 6);
+
+    fn refused(flags: u8, payload: u32) -> Refused {
+        Refused { sequence: 1000, acknowledgment: 77, flags, payload }
+    }
+
+    #[test]
+    fn resets_carry_the_numbers_that_the_other_side_accepts() {
+        // flags and payload -> sequence, acknowledgment, flags
+        let table = [
+            (flag::SYN, 0, (0, 1001, flag::RST | flag::ACK)),
+            (flag::SYN, 5, (0, 1006, flag::RST | flag::ACK)),
+            (flag::FIN, 5, (0, 1006, flag::RST | flag::ACK)),
+            (flag::ACK, 100, (77, 0, flag::RST)),
+            (flag::ACK | flag::FIN, 0, (77, 0, flag::RST)),
+        ];
+        for (flags, payload, (sequence, acknowledgment, answer)) in table {
+            let segment = reset(&KEY, refused(flags, payload), 6).unwrap();
+            let word = |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().unwrap());
+            assert_eq!((word(4), word(8), segment[13]), (sequence, acknowledgment, answer), "{flags:#x}");
+            assert_eq!(segment[..4], [0, 80, 0x9c, 0x40], "turned round");
+            let pseudo = [192, 0, 2, 10, 198, 51, 100, 7, 0, 6, 0, 20];
+            assert_eq!(checksum(&[&pseudo, &segment]), [0, 0]);
+        }
+    }
+
+    #[test]
+    fn a_reset_is_not_answered() {
+        assert_eq!(reset(&KEY, refused(flag::RST, 0), 6), None);
+        assert_eq!(reset(&KEY, refused(flag::RST | flag::ACK, 0), 6), None);
+    }
+}

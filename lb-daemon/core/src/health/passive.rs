@@ -1,0 +1,190 @@
+//! Passive health: what the traffic itself says of a backend.
+//!
+//! The data plane counts handshakes, and those that the backend has answered; a look several times a second at these counters
+//! shows within a fraction of a second that a backend has fallen silent or resets its clients. That is a suspicion: the
+//! checks decide, at once. Only a farm that asks for it takes a backend out on the suspicion alone, for a while.
+
+use std::time::{Duration, Instant};
+
+use crate::config::model::Eject;
+
+/// How long handshakes may stay without any answer.
+const SILENCE: Duration = Duration::from_millis(300);
+/// So many resets between two looks, and more than answers, are no accident.
+const RESETS: u64 = 3;
+/// Between two suspicions.
+const PAUSE: Duration = Duration::from_secs(1);
+/// An ejection so long after the last one starts from the configured hold again.
+const FORGIVEN_AFTER: u32 = 10;
+/// The longest hold is so many times the first.
+const GROWTH_MAX: u32 = 64;
+
+/// The data plane's counters of one backend, since it was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pulse {
+    /// TCP connections opened towards it.
+    pub handshakes: u64,
+    /// Handshakes that it answered with a SYN-ACK.
+    pub answered: u64,
+    /// Handshakes that it answered with a reset.
+    pub reset: u64,
+}
+
+/// Why a backend is suspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspicion {
+    /// So many handshakes have had no answer.
+    Silent(u64),
+    /// It has reset so many handshakes.
+    Resets(u64),
+}
+
+impl std::fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Silent(n) => write!(f, "{n} connections without an answer"),
+            Self::Resets(n) => write!(f, "{n} connections reset while they opened"),
+        }
+    }
+}
+
+/// The watch over one backend's counters.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    last: Option<Pulse>,
+    /// Since when handshakes wait, and how many were made before them.
+    waiting: Option<(Instant, u64)>,
+    suspected: Option<Instant>,
+    ejected: Option<Ejection>,
+}
+
+#[derive(Debug, Clone)]
+struct Ejection {
+    until: Instant,
+    growth: u32,
+}
+
+impl Watch {
+    /// Looks at the counters. The answer is a suspicion, if there is one that was not told within the last second.
+    pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Option<Suspicion> {
+        let last = self.last.replace(pulse)?;
+        if pulse.handshakes < last.handshakes {
+            // The counters were reset: the number has a new owner.
+            *self = Self { last: Some(pulse), ..Self::default() };
+            return None;
+        }
+        let (answered, reset) = (pulse.answered - last.answered, pulse.reset - last.reset);
+        if answered > 0 || reset > 0 {
+            self.waiting = None;
+        } else if pulse.handshakes > last.handshakes && self.waiting.is_none() {
+            self.waiting = Some((now, last.handshakes));
+        }
+        let suspicion = if reset >= RESETS && reset > answered {
+            Some(Suspicion::Resets(reset))
+        } else {
+            self.waiting
+                .filter(|(since, _)| now.saturating_duration_since(*since) >= SILENCE)
+                .map(|(_, before)| Suspicion::Silent(pulse.handshakes - before))
+        };
+        let fresh = self.suspected.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE);
+        let suspicion = suspicion.filter(|_| fresh)?;
+        self.suspected = Some(now);
+        Some(suspicion)
+    }
+
+    /// Takes the backend out: for the configured hold, twice as long each time that follows soon.
+    pub fn eject(&mut self, eject: &Eject, now: Instant) {
+        let growth = match &self.ejected {
+            Some(last) if now < last.until + eject.hold * FORGIVEN_AFTER => (last.growth * 2).min(GROWTH_MAX),
+            Some(_) | None => 1,
+        };
+        self.ejected = Some(Ejection { until: now + eject.hold * growth, growth });
+    }
+
+    /// Until when the backend is out.
+    pub fn ejected(&self, now: Instant) -> Option<Instant> {
+        self.ejected.as_ref().map(|ejection| ejection.until).filter(|until| now < *until)
+    }
+}
+
+/// Whether one more backend of a farm may be ejected, when `out` of `all` are ejected already.
+pub fn may_eject(eject: &Eject, out: usize, all: usize) -> bool {
+    (out + 1) * 100 <= all * usize::from(eject.at_most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pulse(handshakes: u64, answered: u64, reset: u64) -> Pulse {
+        Pulse { handshakes, answered, reset }
+    }
+
+    /// What each pulse of a row, 100 ms apart, gives rise to.
+    fn watch(pulses: &[Pulse]) -> Vec<Option<Suspicion>> {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let at = |i: usize| start + Duration::from_millis(100) * i as u32;
+        pulses.iter().enumerate().map(|(i, &pulse)| watch.handle_pulse(pulse, at(i))).collect()
+    }
+
+    #[test]
+    fn silence_after_handshakes_is_suspected_within_half_a_second() {
+        let told = watch(&[pulse(5, 5, 0), pulse(9, 5, 0), pulse(9, 5, 0), pulse(12, 5, 0), pulse(12, 5, 0)]);
+        assert_eq!(told, [None, None, None, None, Some(Suspicion::Silent(7))]);
+    }
+
+    #[test]
+    fn one_lost_handshake_is_suspected_too_for_there_is_nothing_else_to_go_by() {
+        let told = watch(&[pulse(5, 5, 0), pulse(6, 5, 0), pulse(6, 5, 0), pulse(6, 5, 0), pulse(6, 5, 0)]);
+        assert_eq!(told.last(), Some(&Some(Suspicion::Silent(1))));
+    }
+
+    #[test]
+    fn a_backend_that_answers_some_is_not_silent() {
+        let pulses: Vec<Pulse> = (0..50).map(|i| pulse(10 * i, 4 * i, 0)).collect();
+        assert!(watch(&pulses).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn an_idle_backend_is_not_silent() {
+        assert!(watch(&[pulse(5, 5, 0); 50]).iter().all(Option::is_none));
+        assert!(watch(&[pulse(5, 2, 0); 50]).iter().all(Option::is_none), "whoever left long ago");
+    }
+
+    #[test]
+    fn resets_are_suspected_when_they_outnumber_the_answers() {
+        assert_eq!(watch(&[pulse(5, 5, 0), pulse(9, 5, 4)]), [None, Some(Suspicion::Resets(4))]);
+        assert_eq!(watch(&[pulse(5, 5, 0), pulse(105, 100, 5)]), [None, None]);
+    }
+
+    #[test]
+    fn a_suspicion_is_told_once_a_second() {
+        let pulses: Vec<Pulse> = (0..40).map(|i| pulse(5 * i, 0, 5 * i)).collect();
+        assert_eq!(watch(&pulses).iter().flatten().count(), 4);
+    }
+
+    #[test]
+    fn holds_grow_while_ejections_follow_each_other() {
+        let eject = Eject { hold: Duration::from_secs(10), at_most: 50 };
+        let (mut watch, mut now) = (Watch::default(), Instant::now());
+        for expected in [10, 20, 40] {
+            watch.eject(&eject, now);
+            let until = watch.ejected(now).unwrap();
+            assert_eq!(until - now, Duration::from_secs(expected));
+            now = until;
+            assert_eq!(watch.ejected(now), None);
+        }
+        now += Duration::from_secs(101);
+        watch.eject(&eject, now);
+        assert_eq!(watch.ejected(now), Some(now + Duration::from_secs(10)), "forgiven");
+    }
+
+    #[test]
+    fn never_more_than_the_share_is_ejected() {
+        let eject = Eject { hold: Duration::from_secs(10), at_most: 50 };
+        assert!(may_eject(&eject, 0, 2));
+        assert!(!may_eject(&eject, 1, 2));
+        assert!(!may_eject(&eject, 0, 1));
+        assert!(may_eject(&eject, 1, 4));
+    }
+}

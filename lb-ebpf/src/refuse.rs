@@ -1,0 +1,70 @@
+//! Tells the sender of a packet that nobody serves it, in the place of whoever would have: a TCP reset, or an ICMP "port
+//! unreachable" with the packet's head in it. The answer is no longer than what it answers, or little longer.
+
+use lb_common::abi::{FlowKey, NextHop};
+use lb_common::refusal::{self, IcmpHeader, Refused, Segment};
+use lb_common::verdict::Verdict;
+use lb_common::wire::{Ethernet, IpHeader, Tcp, protocol};
+
+use crate::context::Frame;
+use crate::maps::{Family, Quote as _};
+use crate::parse::Packet;
+
+/// Makes the frame the answer to itself. Returns the interface to send it by: the one that it came by.
+///
+/// # Errors
+///
+/// [`Verdict::NoConnection`] for what is never answered (resets), [`Verdict::NoBackend`] for what cannot be: datagrams with IP
+/// options, drivers without room in front of a frame.
+#[inline(never)]
+pub fn answer<F: Family>(frame: &mut Frame, packet: &Packet<F::Addr>, sender: &NextHop) -> Result<u32, Verdict> {
+    if packet.key.protocol == protocol::TCP {
+        reset::<F>(frame, packet)?;
+    } else {
+        unreachable::<F>(frame, &packet.key)?;
+    }
+    let ethernet = frame.edit::<Ethernet>(0).ok_or(Verdict::NotIp)?;
+    ethernet.dst = sender.destination;
+    ethernet.src = sender.source;
+    ethernet.set_ethertype(F::ETHERTYPE);
+    Ok(sender.ifindex)
+}
+
+#[inline(always)]
+fn reset<F: Family>(frame: &mut Frame, packet: &Packet<F::Addr>) -> Result<(), Verdict> {
+    let tcp = frame.view::<Tcp>(packet.transport).ok_or(Verdict::TruncatedTransport)?;
+    let refused = Refused {
+        sequence: tcp.sequence(),
+        acknowledgment: tcp.acknowledgment(),
+        flags: tcp.flags,
+        payload: (packet.length - tcp.header_length()) as u32,
+    };
+    let segment = refusal::reset(&packet.key, refused, protocol::TCP).ok_or(Verdict::NoConnection)?;
+    let transport = Ethernet::SIZE + F::Header::BARE;
+    if !frame.resize(0, transport + size_of::<Segment>()) {
+        return Err(Verdict::NoBackend);
+    }
+    *frame.edit(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)? =
+        F::Header::bare(packet.key.dst, packet.key.src, protocol::TCP, size_of::<Segment>() as u16);
+    *frame.edit::<Segment>(transport).ok_or(Verdict::TruncatedTransport)? = segment;
+    Ok(())
+}
+
+/// The quoted packet keeps its place: a new head grows in front of it, and what is not quoted is cut off.
+#[inline(always)]
+fn unreachable<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>) -> Result<(), Verdict> {
+    let head = F::Header::BARE + size_of::<IcmpHeader>();
+    let quoted = Ethernet::SIZE + head;
+    if !frame.view::<F::Header>(Ethernet::SIZE).is_some_and(IpHeader::is_bare)
+        || !frame.resize(head, quoted + F::Quoted::SIZE)
+    {
+        return Err(Verdict::NoBackend);
+    }
+    let quote = frame.view::<F::Quoted>(quoted).ok_or(Verdict::TruncatedTransport)?.sum();
+    let length = (size_of::<IcmpHeader>() + F::Quoted::SIZE) as u16;
+    let icmp = F::port_unreachable(key, quote, length);
+    *frame.edit(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)? =
+        F::Header::bare(key.dst, key.src, F::ICMP, length);
+    *frame.edit::<IcmpHeader>(Ethernet::SIZE + F::Header::BARE).ok_or(Verdict::TruncatedTransport)? = icmp;
+    Ok(())
+}
