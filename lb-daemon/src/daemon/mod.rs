@@ -244,6 +244,7 @@ impl Daemon {
         }
         self.adopt_health();
         self.resolve().await;
+        self.remove_unwanted_vips().await;
         self.reconcile()?;
         self.place_vips().await;
         self.watch_backends(true);
