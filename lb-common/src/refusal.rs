@@ -4,8 +4,10 @@ use crate::abi::{Address, FlowKey};
 use crate::checksum::Delta;
 use crate::tcp::flag;
 
-/// A TCP header without options.
-pub type Segment = [u8; 20];
+/// A TCP header without options. Aligned, for the verifier wants aligned accesses to the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(4))]
+pub struct Segment(pub [u8; 20]);
 /// An ICMP header, with the four unused bytes of an error.
 pub type IcmpHeader = [u8; 8];
 
@@ -43,7 +45,7 @@ pub fn reset<A: Address>(key: &FlowKey<A>, refused: Refused, protocol: u8) -> Op
     segment[13] = flags;
     let sum = Delta::of(&segment).and(pseudo_header(key, protocol, 20));
     segment[16..18].copy_from_slice(&sum.checksum());
-    Some(segment)
+    Some(Segment(segment))
 }
 
 /// The header of an ICMP error (RFC 792, RFC 4443) of this type and code; `body` is the sum of what it quotes, and of the
@@ -83,7 +85,7 @@ mod tests {
             (flag::ACK | flag::FIN, 0, (77, 0, flag::RST)),
         ];
         for (flags, payload, (sequence, acknowledgment, answer)) in table {
-            let segment = reset(&KEY, refused(flags, payload), 6).unwrap();
+            let Segment(segment) = reset(&KEY, refused(flags, payload), 6).unwrap();
             let word = |at: usize| u32::from_be_bytes(segment[at..at + 4].try_into().unwrap());
             assert_eq!((word(4), word(8), segment[13]), (sequence, acknowledgment, answer), "{flags:#x}");
             assert_eq!(segment[..4], [0, 80, 0x9c, 0x40], "turned round");

@@ -84,6 +84,9 @@ pub const fn fins(before: u8, direction: Direction, flags: u8) -> u8 {
 /// not, the traffic that goes on keeps the entry alive all the same.
 #[inline(always)]
 pub const fn after(state: State, fins: u8, flags: u8) -> State {
+    if matches!(state, State::Cut) {
+        return State::Cut;
+    }
     if flags & flag::RST != 0 {
         return State::Closed;
     }
@@ -121,6 +124,7 @@ mod tests {
             ((Established, 0b00, Forward, SYN), (Established, 0b00)),
             ((Closed, 0b11, Reverse, ACK), (Closed, 0b11)),
             ((Closed, 0b00, Reverse, ACK), (Closed, 0b00)),
+            ((Cut, 0b00, Forward, RST), (Cut, 0b00)),
         ];
         for ((state, before, direction, flags), expected) in table {
             let sides = fins(before, direction, flags);

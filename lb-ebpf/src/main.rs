@@ -114,10 +114,7 @@ fn unknown<F: Family>(
 
 /// Answers a packet that nobody is to serve.
 #[inline(always)]
-fn refuse<F: Family>(
-    frame: &mut Frame,
-    packet: &parse::Packet<F::Addr>,
-) -> Result<(Verdict, u32), Verdict> {
+fn refuse<F: Family>(frame: &mut Frame, packet: &parse::Packet<F::Addr>) -> Result<(Verdict, u32), Verdict> {
     let sender = parse::sender(frame)?;
     Ok((Verdict::Refused, refuse::answer::<F>(frame, packet, &sender)?))
 }

@@ -89,10 +89,8 @@ pub trait Family {
 }
 
 /// Bytes that can be summed.
-pub trait Quote {
-    const SIZE: usize = size_of::<Self>()
-    where
-        Self: Sized;
+pub trait Quote: Sized {
+    const SIZE: usize = size_of::<Self>();
     fn sum(&self) -> Delta;
 }
 

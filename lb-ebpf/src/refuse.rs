@@ -17,7 +17,11 @@ use crate::parse::Packet;
 /// [`Verdict::NoConnection`] for what is never answered (resets), [`Verdict::NoBackend`] for what cannot be: datagrams with IP
 /// options, drivers without room in front of a frame.
 #[inline(never)]
-pub fn answer<F: Family>(frame: &mut Frame, packet: &Packet<F::Addr>, sender: &NextHop) -> Result<u32, Verdict> {
+pub fn answer<F: Family>(
+    frame: &mut Frame,
+    packet: &Packet<F::Addr>,
+    sender: &NextHop,
+) -> Result<u32, Verdict> {
     if packet.key.protocol == protocol::TCP {
         reset::<F>(frame, packet)?;
     } else {
@@ -46,7 +50,7 @@ fn reset<F: Family>(frame: &mut Frame, packet: &Packet<F::Addr>) -> Result<(), V
     }
     *frame.edit(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)? =
         F::Header::bare(packet.key.dst, packet.key.src, protocol::TCP, size_of::<Segment>() as u16);
-    *frame.edit::<Segment>(transport).ok_or(Verdict::TruncatedTransport)? = segment;
+    *frame.edit(transport).ok_or(Verdict::TruncatedTransport)? = segment.0;
     Ok(())
 }
 

@@ -63,6 +63,11 @@ impl Runner {
     }
 }
 
+impl Runner {
+    /// The traffic says that a backend is in trouble.
+    pub fn suspect(&self, _farm: &FarmName, _backend: &BackendName) {}
+}
+
 impl Drop for Runner {
     fn drop(&mut self) {
         self.task.abort();

@@ -60,6 +60,7 @@ impl Daemon {
         if after == before {
             return Ok(());
         }
+        let weight = after.weight.unwrap_or(backend.weight);
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         self.overrides.set(farm, name, after).map_err(failed)?;
         if let Err(error) = self.reconcile() {
@@ -69,7 +70,7 @@ impl Daemon {
         }
         self.touched.insert((farm.clone(), name.clone()), crate::clock::wall());
         let what = match (after.admin == before.admin, after.admin) {
-            (true, _) => format!("has weight {} by an operator", self.facts(farm, name).weight),
+            (true, _) => format!("has weight {weight} by an operator"),
             (false, AdminState::Up) => "was put back by an operator".to_owned(),
             (false, AdminState::Drain) => "is drained by an operator: no new connections".to_owned(),
             (false, AdminState::Maintenance) => "was put into maintenance by an operator".to_owned(),

@@ -3,32 +3,53 @@
 use std::collections::BTreeSet;
 
 use lb_common::abi::{BackendLabel, Label};
-use lb_core::config::model::{Backend, BackendName, Farm, FarmName};
-use lb_core::desired::BackendFacts;
-use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
+use lb_core::config::model::{Backend, BackendName, Farm, FarmName, OnDown, WhenAllDown};
+use lb_core::desired::{BackendFacts, rank};
+use lb_core::state::{AdminState, BackendStatus, ConnectionFilter, EventKind, EventLevel};
 
-use super::{Daemon, Health, describe};
+use super::{BackendKey, Daemon, Health, describe};
 use crate::checks::{BackendHealth, Judgement, targets};
+use crate::clock;
+
+/// How much of its weight counts at once when a backend starts slowly, in percent.
+const RAMP_FROM: u8 = 10;
+
+/// A backend that went down.
+#[derive(Debug)]
+pub(super) struct Down {
+    key: BackendKey,
+    reason: String,
+    /// How many were cut, or how many it keeps.
+    connections: Result<u64, u64>,
+}
 
 impl Daemon {
-    /// A backend's status and weight, as of now.
-    pub(super) fn facts(&self, farm: &FarmName, backend: &BackendName) -> BackendFacts {
-        let found = self.find(farm, backend);
-        let set = self.overrides.get(farm, backend);
-        let weight = set.weight.or(found.map(|(_, backend)| backend.weight)).unwrap_or(0);
-        BackendFacts { status: self.status(found.map(|(farm, _)| farm), farm, backend), weight }
+    /// Status and weight of a farm's backends as of now, in order.
+    pub(super) fn facts(&self, farm: &Farm) -> Vec<BackendFacts> {
+        let facts = farm.backends.iter().map(|backend| {
+            let key = (farm.name.clone(), backend.name.clone());
+            let weight = self.overrides.get(&farm.name, &backend.name).weight.unwrap_or(backend.weight);
+            let ramp = self.ramps.get(&key).map_or(100, |(_, percent)| *percent);
+            BackendFacts { status: self.status(farm, &key), weight, ramp }
+        });
+        let mut facts: Vec<BackendFacts> = facts.collect();
+        rank(farm, &mut facts);
+        facts
     }
 
-    fn status(&self, config: Option<&Farm>, farm: &FarmName, backend: &BackendName) -> BackendStatus {
-        match self.overrides.get(farm, backend).admin {
+    fn status(&self, farm: &Farm, key: &BackendKey) -> BackendStatus {
+        match self.overrides.get(&key.0, &key.1).admin {
             AdminState::Drain => return BackendStatus::Draining,
             AdminState::Maintenance => return BackendStatus::Maintenance,
             AdminState::Up => {}
         }
-        if config.is_some_and(|farm| farm.checks.is_empty()) {
+        if self.ejected.contains_key(key) {
+            return BackendStatus::Down;
+        }
+        if farm.checks.is_empty() {
             return BackendStatus::Unchecked;
         }
-        match self.health.get(&(farm.clone(), backend.clone())).map(|health| health.status) {
+        match self.health.get(key).map(|health| health.status) {
             Some(Judgement::Up) => BackendStatus::Up,
             Some(Judgement::Down) => BackendStatus::Down,
             Some(Judgement::Starting) | None => BackendStatus::Starting,
@@ -86,56 +107,85 @@ impl Daemon {
     pub(super) fn judged(&mut self, news: BackendHealth) {
         let BackendHealth { farm, backend, status, reason, since } = news;
         // The configuration may have changed while the report was on its way.
-        if self.find(&farm, &backend).is_none() {
-            return;
-        }
-        let key = (farm.clone(), backend.clone());
-        let before =
-            self.health.insert(key, Health { status, reason: reason.clone(), since }).map(|h| h.status);
+        let Some((config, _)) = self.find(&farm, &backend) else { return };
+        let slow_start = config.slow_start;
+        let key = (farm, backend);
+        let health = Health { status, reason: reason.clone(), since };
+        let before = self.health.insert(key.clone(), health).map(|health| health.status);
         if before == Some(status) || (before.is_none() && status == Judgement::Starting) {
             return self.publish();
         }
+        let back = before == Some(Judgement::Down) && status == Judgement::Up;
+        if back && !slow_start.is_zero() {
+            self.ramps.insert(key.clone(), (clock::now(), RAMP_FROM));
+        } else {
+            self.ramps.remove(&key);
+        }
         self.follow();
-        self.tell_health(&farm, &backend, before, status, &reason);
+        match status {
+            Judgement::Up => self.tell_up(&key, if back { "resurrect" } else { "up" }, &reason),
+            Judgement::Down => self.went_down(key, reason),
+            Judgement::Starting => {}
+        }
         self.publish();
     }
 
-    fn tell_health(
-        &self,
-        farm: &FarmName,
-        name: &BackendName,
-        before: Option<Judgement>,
-        now: Judgement,
-        reason: &str,
-    ) {
-        let Some((config, backend)) = self.find(farm, name) else { return };
-        let who = describe::backend(config, backend);
-        let phrase = |verb: &str| format!("BackEnd {who} {verb} in farm: '{farm}': {reason}");
-        match now {
-            Judgement::Up => {
-                let verb = if before == Some(Judgement::Down) { "resurrect" } else { "up" };
-                self.tell(EventLevel::Info, EventKind::BackendUp, Some(farm), Some(name), phrase(verb));
-            }
-            Judgement::Down => {
-                let heirs: Vec<&str> = config
-                    .backends
-                    .iter()
-                    .filter(|heir| {
-                        let facts = self.facts(farm, &heir.name);
-                        facts.status.serves() && facts.weight > 0
-                    })
-                    .map(|heir| heir.name.as_str())
-                    .collect();
-                let live = self.backend_id(config, backend).and_then(|id| self.sweep.live.get(&id)).copied();
-                let message = format!(
-                    "{}; new connections go to {}; it keeps {}",
-                    phrase("down"),
-                    describe::list(&heirs),
-                    describe::count(live.unwrap_or(0), "connection"),
-                );
-                self.tell(EventLevel::Warning, EventKind::BackendDown, Some(farm), Some(name), message);
-            }
-            Judgement::Starting => {}
+    /// As FarmGuardian says it: `BackEnd 10.0.0.11:443 down in farm: 'exchange'`, and why.
+    fn phrase(&self, key: &BackendKey, verb: &str, reason: &str) -> Option<String> {
+        let (farm, backend) = self.find(&key.0, &key.1)?;
+        let who = describe::backend(farm, backend);
+        Some(format!("BackEnd {who} {verb} in farm: '{}': {reason}", farm.name))
+    }
+
+    pub(super) fn tell_up(&self, key: &BackendKey, verb: &str, reason: &str) {
+        let Some(message) = self.phrase(key, verb, reason) else { return };
+        self.tell(EventLevel::Info, EventKind::BackendUp, Some(&key.0), Some(&key.1), message);
+    }
+
+    /// Does with the connections of a backend that went down what its farm asks for, and tells.
+    pub(super) fn went_down(&self, key: BackendKey, reason: String) {
+        let Some((farm, backend)) = self.find(&key.0, &key.1) else { return };
+        let Some(id) = self.backend_id(farm, backend) else { return };
+        let cut = farm.on_down == OnDown::Cut;
+        let live = self.sweep.live.get(&id).copied().unwrap_or(0);
+        let mut down = Down { key, reason, connections: if cut { Ok(0) } else { Err(live) } };
+        if !cut {
+            return self.tell_down(&down);
         }
+        // Beside the loop: a large table takes a while. The event follows when it is done.
+        let (reader, done) = (self.reader.clone(), self.cut.clone());
+        tokio::task::spawn_blocking(move || {
+            let filter = ConnectionFilter { backend_id: Some(id), ..ConnectionFilter::default() };
+            match reader.cut(&filter) {
+                Ok(cut) => down.connections = Ok(cut),
+                Err(error) => {
+                    tracing::error!("cannot cut the connections of a backend that is down: {error:#}");
+                    down.connections = Err(live);
+                }
+            }
+            // The daemon may have stopped meanwhile.
+            done.send(down).ok();
+        });
+    }
+
+    pub(super) fn tell_down(&self, down: &Down) {
+        let Down { key, reason, connections } = down;
+        let Some((config, _)) = self.find(&key.0, &key.1) else { return };
+        let Some(phrase) = self.phrase(key, "down", reason) else { return };
+        let facts = self.facts(config);
+        let heirs = config.backends.iter().zip(facts);
+        let heirs = heirs.filter(|(_, facts)| facts.status.serves() && facts.weight > 0);
+        let heirs: Vec<&str> = heirs.map(|(backend, _)| backend.name.as_str()).collect();
+        let takers = match (&heirs[..], config.when_all_down) {
+            ([], WhenAllDown::Refuse) => "nobody is left: new connections are refused".to_owned(),
+            ([], WhenAllDown::TryAll) => "nobody is left: all are tried".to_owned(),
+            (heirs, _) => format!("new connections go to {}", describe::list(heirs)),
+        };
+        let fate = match connections {
+            Ok(cut) => format!("{} cut", describe::count(*cut, "connection")),
+            Err(kept) => format!("it keeps {}", describe::count(*kept, "connection")),
+        };
+        let message = format!("{phrase}; {takers}; {fate}");
+        self.tell(EventLevel::Warning, EventKind::BackendDown, Some(&key.0), Some(&key.1), message);
     }
 }

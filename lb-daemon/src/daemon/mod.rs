@@ -9,7 +9,9 @@ mod commands;
 mod describe;
 mod health;
 mod network;
+mod passive;
 mod publish;
+mod sweep;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -18,9 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use lb_core::config::model::{BackendName, Config, FarmName, Timeouts};
+use lb_core::config::model::{BackendName, Config, FarmName};
 use lb_core::desired::{Desired, NextHops};
 use lb_core::diff::{Observed, Planner};
+use lb_core::health::passive::Watch;
 use lb_core::state::{EventKind, EventLevel, Snapshot};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -49,11 +52,16 @@ enum Event {
     Health(BackendHealth),
     Network(Change),
     Swept(anyhow::Result<Sweep>, Duration),
+    /// A backend that went down has had its connections cut.
+    Cut(health::Down),
     /// The clock is to be set, and whatever is due by now is to be done.
     Tick,
     Reload,
     Stop(&'static str),
 }
+
+/// A backend of a farm.
+type BackendKey = (FarmName, BackendName);
 
 /// What is known of a backend's health.
 #[derive(Debug, Clone)]
@@ -73,8 +81,13 @@ pub struct Daemon {
     started: SystemTime,
     overrides: Overrides,
     /// When an operator last touched a backend's state.
-    touched: HashMap<(FarmName, BackendName), SystemTime>,
-    health: HashMap<(FarmName, BackendName), Health>,
+    touched: HashMap<BackendKey, SystemTime>,
+    health: HashMap<BackendKey, Health>,
+    /// What the traffic says of backends, and who is out on its word.
+    watches: HashMap<BackendKey, Watch>,
+    ejected: BTreeMap<BackendKey, String>,
+    /// Backends that start slowly: since when, and how much of their weight counts by now, in percent.
+    ramps: BTreeMap<BackendKey, (Instant, u8)>,
 
     datapath: Datapath,
     reader: Arc<Reader>,
@@ -99,6 +112,7 @@ pub struct Daemon {
     sweeping: bool,
     sweep_at: Instant,
     swept: mpsc::Sender<(anyhow::Result<Sweep>, Duration)>,
+    cut: mpsc::UnboundedSender<health::Down>,
     /// Counts changes of the maps; how many of them came before the last sweep, and before the one under way.
     changes: u64,
     swept_changes: u64,
@@ -119,6 +133,7 @@ struct Inbox {
     health: mpsc::Receiver<BackendHealth>,
     changes: Changes,
     swept: mpsc::Receiver<(anyhow::Result<Sweep>, Duration)>,
+    cut: mpsc::UnboundedReceiver<health::Down>,
     ticks: tokio::time::Interval,
     hangup: Signal,
     terminate: Signal,
@@ -169,6 +184,7 @@ impl Daemon {
         let (commands, command_inbox) = mpsc::channel(64);
         let (health, health_inbox) = mpsc::channel(256);
         let (swept, swept_inbox) = mpsc::channel(1);
+        let (cut, cut_inbox) = mpsc::unbounded_channel();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let now = clock::now();
@@ -194,6 +210,9 @@ impl Daemon {
             overrides,
             touched: HashMap::new(),
             health: HashMap::new(),
+            watches: HashMap::new(),
+            ejected: BTreeMap::new(),
+            ramps: BTreeMap::new(),
             datapath,
             reader: Arc::new(reader),
             observed,
@@ -212,6 +231,7 @@ impl Daemon {
             sweeping: false,
             sweep_at: now,
             swept,
+            cut,
             changes: 0,
             swept_changes: 0,
             sweeping_changes: 0,
@@ -225,6 +245,7 @@ impl Daemon {
                 health: health_inbox,
                 changes,
                 swept: swept_inbox,
+                cut: cut_inbox,
                 ticks,
                 hangup,
                 terminate,
@@ -285,6 +306,7 @@ impl Daemon {
                 Event::Health(health) => self.judged(health),
                 Event::Network(change) => self.network_changed(change),
                 Event::Swept(swept, took) => self.swept(swept, took),
+                Event::Cut(down) => self.tell_down(&down),
                 Event::Tick => self.ticked().await,
                 Event::Reload => {
                     if let Err(refusal) = self.reload().await {
@@ -313,7 +335,8 @@ impl Daemon {
         if now >= self.resolve_at {
             self.settle_network().await;
         }
-        if self.behind {
+        self.take_pulses(now);
+        if self.ramp_up(now) || self.behind {
             self.follow();
         }
         if self.announce_again.is_some_and(|at| now >= at) {
@@ -325,58 +348,13 @@ impl Daemon {
         }
     }
 
-    fn start_sweep(&mut self) {
-        self.sweeping = true;
-        self.sweeping_changes = self.changes;
-        let (reader, floor, timeouts, swept) =
-            (self.reader.clone(), self.floor, self.timeouts(), self.swept.clone());
-        tokio::task::spawn_blocking(move || {
-            let started = clock::now();
-            let sweep = reader.sweep(floor, timeouts);
-            // The daemon may have stopped meanwhile.
-            swept.blocking_send((sweep, clock::now() - started)).ok();
-        });
-    }
-
-    fn swept(&mut self, sweep: anyhow::Result<Sweep>, took: Duration) {
-        self.sweeping = false;
-        self.sweep_at = clock::now() + SWEEP_EVERY.max(took * 20);
-        match sweep {
-            Ok(sweep) => {
-                tracing::trace!(expired = sweep.expired, ?took, "swept the connection tables");
-                let freed = self.sweep.tracked.keys().any(|id| !sweep.tracked.contains_key(id));
-                self.sweep = sweep;
-                // After a change the planner waits for a look at the connections before it gives numbers up.
-                let first_look = self.swept_changes != self.sweeping_changes;
-                self.swept_changes = self.sweeping_changes;
-                if freed || first_look {
-                    self.follow();
-                }
-                self.publish();
-            }
-            Err(error) => tracing::error!("cannot sweep the connection tables: {error:#}"),
-        }
-    }
-
-    /// How long connections may be idle, by farm number.
-    fn timeouts(&self) -> impl Fn(u16) -> Timeouts + Send + 'static {
-        let by_id: HashMap<u16, Timeouts> = self
-            .config
-            .farms
-            .iter()
-            .filter_map(|farm| Some((self.observed.farm_id(&farm.name)?, farm.timeouts)))
-            .collect();
-        // Connections of a farm that is gone age by the defaults.
-        move |farm| by_id.get(&farm).copied().unwrap_or_default()
-    }
-
     /// Brings the maps to the present state.
     ///
     /// # Errors
     ///
     /// If it does not fit or the kernel refuses. The maps may then be anywhere on the way.
     fn reconcile(&mut self) -> anyhow::Result<()> {
-        let desired = Desired::of(&self.config, |farm, backend| self.facts(farm, backend));
+        let desired = Desired::of(&self.config, |farm| self.facts(farm));
         let looked = self.swept_changes == self.changes;
         let in_use = |id: u16| !looked || self.sweep.tracked.get(&id).is_some_and(|&count| count > 0);
         let ops = self.planner.plan(&self.observed, &desired, &self.hops, in_use)?;
@@ -441,6 +419,7 @@ impl Inbox {
             Some(command) = self.commands.recv() => Event::Command(command),
             Some(health) = self.health.recv() => Event::Health(health),
             Some(change) = self.changes.next() => Event::Network(change),
+            Some(down) = self.cut.recv() => Event::Cut(down),
             Some((sweep, took)) = self.swept.recv() => Event::Swept(sweep, took),
             _ = self.ticks.tick() => Event::Tick,
             _ = self.hangup.recv() => Event::Reload,

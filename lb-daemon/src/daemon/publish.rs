@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use lb_core::config::model::{Backend, Farm};
+use lb_core::desired::BackendFacts;
 use lb_core::state::{
     AdminState, BackendState, BackendStatus, FarmState, FarmStatus, InterfaceState, Snapshot,
 };
@@ -42,8 +43,9 @@ impl Daemon {
     }
 
     fn farm_state(&self, farm: &Farm) -> FarmState {
+        let pairs = farm.backends.iter().zip(self.facts(farm));
         let backends: Vec<BackendState> =
-            farm.backends.iter().map(|backend| self.backend_state(farm, backend)).collect();
+            pairs.map(|(backend, facts)| self.backend_state(farm, backend, facts)).collect();
         FarmState {
             name: farm.name.clone(),
             id: self.observed.farm_id(&farm.name).unwrap_or(NO_ID),
@@ -52,12 +54,12 @@ impl Daemon {
         }
     }
 
-    fn backend_state(&self, farm: &Farm, backend: &Backend) -> BackendState {
+    fn backend_state(&self, farm: &Farm, backend: &Backend, facts: BackendFacts) -> BackendState {
         let key = (farm.name.clone(), backend.name.clone());
-        let facts = self.facts(&farm.name, &backend.name);
         let health = self.health.get(&key);
         let id = self.backend_id(farm, backend).filter(|_| farm.enabled);
         let touched = self.touched.get(&key).copied().unwrap_or(self.started);
+        let ejected = || self.ejected.get(&key).cloned();
         let checks = || health.map_or_else(|| "not checked yet".to_owned(), |health| health.reason.clone());
         let (since, reason) = match facts.status {
             BackendStatus::Draining => (touched, format!("drained by an operator; {}", checks())),
@@ -67,7 +69,7 @@ impl Daemon {
             BackendStatus::Unchecked => (touched, "the farm has no checks".to_owned()),
             BackendStatus::Starting if !farm.enabled => (touched, "the farm is disabled".to_owned()),
             BackendStatus::Up | BackendStatus::Down | BackendStatus::Starting | BackendStatus::Standby => {
-                (health.map_or(touched, |health| health.since), checks())
+                (health.map_or(touched, |health| health.since), ejected().unwrap_or_else(checks))
             }
         };
         let known = |address: &std::net::IpAddr| self.hops.contains_key(address);

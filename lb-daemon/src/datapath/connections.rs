@@ -254,10 +254,7 @@ where
 }
 
 /// Leaves the entry as a memorial: whoever sends another packet of it is answered with a reset. Whether it was there.
-fn mark_cut<A: Address>(
-    table: &Table<FlowKey<A>, Connection<A>>,
-    key: &FlowKey<A>,
-) -> std::io::Result<bool>
+fn mark_cut<A: Address>(table: &Table<FlowKey<A>, Connection<A>>, key: &FlowKey<A>) -> std::io::Result<bool>
 where
     FlowKey<A>: Pod,
     Connection<A>: Pod,

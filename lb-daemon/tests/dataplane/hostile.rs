@@ -1,6 +1,6 @@
 //! Packets that are not for us, that make no sense, or that find something missing.
 
-use lb_core::config::model::Mode;
+use lb_core::config::model::{Mode, WhenAllDown};
 use lb_core::desired::NextHops;
 
 use crate::packet::*;
@@ -156,12 +156,14 @@ fn ip_options_do_not_hide_the_ports() {
 }
 
 #[test]
-fn a_farm_without_a_backend_to_serve_drops_new_connections() {
-    let web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)]);
+fn a_farm_that_tries_all_drops_new_connections_while_it_knows_no_way() {
+    let mut web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 0)]);
+    web.when_all_down = WhenAllDown::TryAll;
     let mut rig = Rig::new(4096);
     rig.configure_with(std::slice::from_ref(&web), |_| false, &NextHops::new());
     let syn = frame("198.51.100.7:40000", "192.0.2.10:80", tcp(SYN), b"");
     assert_eq!(rig.verdict(&syn), "no_backend");
+    web.backends[0].weight = 1;
     rig.configure_with(std::slice::from_ref(&web), |_| true, &NextHops::new());
     assert_eq!(rig.verdict(&syn), "no_next_hop");
     assert_eq!(rig.connections(), 0);

@@ -6,4 +6,5 @@
 mod flows;
 mod hostile;
 mod packet;
+mod refusals;
 mod rig;

@@ -1,6 +1,5 @@
 //! The loaded program with maps of its own, in a directory of bpffs that goes when the rig goes.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -76,13 +75,13 @@ impl Rig {
 
     pub fn configure_with(&mut self, farms: &[Farm], up: impl Fn(&str) -> bool, hops: &NextHops) {
         let config = Config { daemon: daemon(), farms: farms.to_vec() };
-        let weights: HashMap<_, _> = farms
-            .iter()
-            .flat_map(|farm| farm.backends.iter().map(|b| ((farm.name.clone(), b.name.clone()), b.weight)))
-            .collect();
-        let desired = Desired::of(&config, |farm, backend| BackendFacts {
-            status: if up(backend.as_str()) { BackendStatus::Up } else { BackendStatus::Down },
-            weight: weights[&(farm.clone(), backend.clone())],
+        let desired = Desired::of(&config, |farm| {
+            let facts = farm.backends.iter().map(|backend| BackendFacts {
+                status: if up(backend.name.as_str()) { BackendStatus::Up } else { BackendStatus::Down },
+                weight: backend.weight,
+                ramp: 100,
+            });
+            facts.collect()
         });
         let ops = self.planner.plan(&self.observed, &desired, hops, |_| true).unwrap();
         self.datapath.apply(&mut self.observed, &ops).unwrap();

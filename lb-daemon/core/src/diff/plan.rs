@@ -197,11 +197,8 @@ impl<'a> Plan<'a> {
                 self.table(current.map_or(NO_TABLE, |entry| entry.table), slots)?
             }
         };
-        let entry = FarmEntry {
-            table,
-            source_is_vip: u16::from(farm.source_is_vip),
-            refuse: u16::from(farm.refuse),
-        };
+        let entry =
+            FarmEntry { table, source_is_vip: u16::from(farm.source_is_vip), refuse: u16::from(farm.refuse) };
         if current != Some(entry) {
             self.ops.push(MapOp::Farm(id, entry));
             self.release(current, entry);

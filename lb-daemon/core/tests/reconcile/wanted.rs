@@ -68,7 +68,12 @@ fn backend() -> impl Strategy<Value = Backend> {
         0..=3u16,
         prop::bool::weighted(0.8),
     )
-        .prop_map(|(address, port, weight, serving)| Backend { address, port, weight, serving })
+        .prop_map(|(address, port, weight, serving)| Backend {
+            address,
+            port,
+            weight: u32::from(weight),
+            serving,
+        })
 }
 
 pub fn edit() -> impl Strategy<Value = Edit> {
@@ -173,7 +178,7 @@ impl Wanted {
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
             source_is_vip: !dnat,
-            refuse: dnat,
+            refuse: *dnat,
             vips,
             services,
             backends: backends.collect(),
