@@ -35,6 +35,7 @@ fn farm(name: &str, vip: &str, ports: Ports, backends: Vec<Backend>) -> Farm {
         enabled: true,
         backends,
         checks: vec![Check::tcp()],
+        ..Farm::new(FarmName::new(name).unwrap())
     }
 }
 
@@ -91,13 +92,19 @@ fn every_supported_key_arrives_in_the_model() {
                     Check {
                         kind: CheckKind::Tcp,
                         interval: seconds(5),
+                        fast_interval: seconds(5),
                         timeout: seconds(1),
                         rise: 1,
                         fall: 5,
                         port: Some(443),
                     },
                     // The default time-out gives way to a shorter interval.
-                    Check { interval: seconds(1), timeout: seconds(1), ..Check::tcp() },
+                    Check {
+                        interval: seconds(1),
+                        fast_interval: seconds(1),
+                        timeout: seconds(1),
+                        ..Check::tcp()
+                    },
                 ],
                 ..farm(
                     "exchange",
