@@ -313,11 +313,12 @@ impl Check {
             port: None,
         }
     }
-    /// The ports on which this check probes `backend` of `farm`.
+    /// The ports on which this check probes `backend` of `farm`. The one port 0: it probes the address alone.
     pub fn ports(&self, farm: &Farm, backend: &Backend) -> Vec<u16> {
-        match self.port.or(backend.port) {
-            Some(port) => vec![port],
-            None => farm.ports.iter().collect(),
+        match (&self.kind, self.port.or(backend.port), &farm.ports) {
+            (CheckKind::Icmp, _, _) | (CheckKind::Command(_), None, Ports::All) => vec![0],
+            (_, Some(port), _) => vec![port],
+            (_, None, ports) => ports.iter().collect(),
         }
     }
 }
@@ -422,6 +423,16 @@ pub struct CommandCheck {
     /// Who runs it; never root.
     pub user: String,
     pub contract: CommandContract,
+}
+
+impl CommandCheck {
+    /// Whether the command is told a port, and so makes no sense without one.
+    pub fn takes_port(&self) -> bool {
+        match self.contract {
+            CommandContract::FarmGuardian => self.command.iter().skip(1).any(|word| word == "PORT"),
+            CommandContract::Haproxy => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
