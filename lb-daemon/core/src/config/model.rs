@@ -11,6 +11,8 @@ use std::time::Duration;
 pub const NAME_MAX: usize = 63;
 /// The largest weight of a backend.
 pub const WEIGHT_MAX: u16 = 256;
+/// Who runs commands unless the file says otherwise.
+pub const USER: &str = "nobody";
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::fields::{Errors, Place, Table};
 use super::http::{read_http, read_name};
-use super::model::{CheckKind, CommandCheck, CommandContract, Tls};
+use super::model::{CheckKind, CommandCheck, CommandContract, Tls, USER};
 use super::tree::{Value, quoted};
 
 /// The largest payload of a probe by UDP: with its headers it fits every link that carries IPv6 (RFC 8200, section 5).
@@ -14,8 +14,6 @@ const TEXT_MAX: usize = 1024;
 /// The most arguments of a command, and the longest of them.
 const ARGUMENTS_MAX: usize = 64;
 const ARGUMENT_MAX: usize = 4096;
-/// Who runs commands unless the file says otherwise.
-pub const USER: &str = "nobody";
 /// The records that can be asked for.
 const RECORDS: [&str; 10] = ["A", "AAAA", "CAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"];
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::fields::{Errors, Place, Table};
 use super::keys;
-use super::model::{Eject, Hook, OnDown, Passive, WhenAllDown};
-use super::probe::{USER, read_command, read_user};
+use super::model::{Eject, Hook, OnDown, Passive, USER, WhenAllDown};
+use super::probe::{read_command, read_user};
 use super::tree::Value;
 
 /// The most hooks of a farm: each is a process at every change.
