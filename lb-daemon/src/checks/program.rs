@@ -3,13 +3,12 @@
 //! Owns nothing. The configuration asks when it is read, so that a mistake is told with its line; the runner asks
 //! before each run, since the file system may have changed.
 
-use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User, getgrouplist};
+use nix::unistd::{Uid, User};
 
 /// Where Debian, Red Hat, and those who build for themselves put monitoring plugins.
 const PLUGIN_FOLDERS: [&str; 4] = [
@@ -167,14 +166,13 @@ pub fn find_user(name: &str) -> Result<User, Unfit> {
     }
 }
 
-/// Whether `user` gets to the file at `path` and may run it, by their modes; access lists are not looked at.
+/// Whether `user` gets to the file at `path` and may run it, by their modes: commands run without further groups,
+/// and access lists are not looked at.
 pub fn judge_user(path: &Path, user: &User) -> Result<(), Unfit> {
-    let groups = CString::new(user.name.as_str()).ok().and_then(|name| getgrouplist(&name, user.gid).ok());
-    let groups = groups.unwrap_or_else(|| vec![user.gid]);
     let may = |metadata: &Metadata| {
         let shift = if metadata.uid() == user.uid.as_raw() {
             6
-        } else if groups.iter().any(|group| group.as_raw() == metadata.gid()) {
+        } else if metadata.gid() == user.gid.as_raw() {
             3
         } else {
             0

@@ -16,7 +16,7 @@ const STATUS: std::ops::RangeInclusive<u16> = 100..=599;
 /// Headers that the request has anyway, and what to do instead.
 const OWN_HEADERS: [(&str, &str); 4] = [
     ("host", "write `host` as a key of the check"),
-    ("connection", "remove it: every request has a connection of its own"),
+    ("connection", "remove it: the check knows when to close its connections"),
     ("content-length", "remove it: requests have no body"),
     ("transfer-encoding", "remove it: requests have no body"),
 ];

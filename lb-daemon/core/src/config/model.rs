@@ -431,7 +431,11 @@ impl CommandCheck {
     /// Whether the command is told a port, and so makes no sense without one.
     pub fn takes_port(&self) -> bool {
         match self.contract {
-            CommandContract::FarmGuardian => self.command.iter().skip(1).any(|word| word == "PORT"),
+            CommandContract::FarmGuardian => self.command.iter().skip(1).any(|argument| {
+                // As a whole word: in `http://HOST:PORT/` as well, and not in `PORTS`.
+                let mut words = argument.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                words.any(|word| word == "PORT")
+            }),
             CommandContract::Haproxy => true,
         }
     }
@@ -443,4 +447,46 @@ pub enum CommandContract {
     FarmGuardian,
     /// Four arguments and the environment of HAProxy's external check.
     Haproxy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_needs_no_port_probes_the_address_alone() {
+        let command = |words: &[&str], contract| {
+            let command = words.iter().map(|&word| word.to_owned()).collect();
+            CheckKind::Command(CommandCheck { command, user: USER.to_owned(), contract })
+        };
+        let plain = || command(&["check", "HOST", "PORTS", "xPORT"], CommandContract::FarmGuardian);
+        let (few, all) = (Ports::Ranges(vec![(80, 81)]), Ports::All);
+        for (kind, check, backend, ports, expected) in [
+            (CheckKind::Tcp, None, None, &few, vec![80, 81]),
+            (CheckKind::Tcp, None, Some(8080), &all, vec![8080]),
+            (CheckKind::Tcp, Some(8443), Some(8080), &few, vec![8443]),
+            (CheckKind::Icmp, None, Some(8080), &few, vec![0]),
+            (CheckKind::Icmp, None, None, &all, vec![0]),
+            (plain(), None, None, &few, vec![80, 81]),
+            (plain(), None, None, &all, vec![0]),
+            (plain(), None, Some(8080), &all, vec![8080]),
+        ] {
+            let farm = Farm { ports: ports.clone(), ..Farm::new(FarmName("web".to_owned())) };
+            let name = BackendName("a".to_owned());
+            let address = Addresses { v4: Some(Ipv4Addr::LOCALHOST), v6: None };
+            let backend = Backend { name, address, port: backend, weight: 1, priority: 0 };
+            let check = Check { kind, port: check, ..Check::tcp() };
+            assert_eq!(check.ports(&farm, &backend), expected, "{check:?} {ports:?}");
+        }
+        for (words, contract, takes) in [
+            (&["check", "PORT"][..], CommandContract::FarmGuardian, true),
+            (&["check", "http://HOST:PORT/"], CommandContract::FarmGuardian, true),
+            (&["check", "MY_PORT", "PORTS"], CommandContract::FarmGuardian, false),
+            (&["PORT"], CommandContract::FarmGuardian, false),
+            (&["check"], CommandContract::Haproxy, true),
+        ] {
+            let CheckKind::Command(check) = command(words, contract) else { continue };
+            assert_eq!(check.takes_port(), takes, "{check:?}");
+        }
+    }
 }
