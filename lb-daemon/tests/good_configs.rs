@@ -35,6 +35,7 @@ fn farm(name: &str, vip: &str, ports: Ports, backends: Vec<Backend>) -> Farm {
         enabled: true,
         backends,
         checks: vec![Check::tcp()],
+        ..Farm::new(FarmName::new(name).unwrap())
     }
 }
 
@@ -91,13 +92,19 @@ fn every_supported_key_arrives_in_the_model() {
                     Check {
                         kind: CheckKind::Tcp,
                         interval: seconds(5),
+                        fast_interval: seconds(1),
                         timeout: seconds(1),
                         rise: 1,
                         fall: 5,
                         port: Some(443),
                     },
                     // The default time-out gives way to a shorter interval.
-                    Check { interval: seconds(1), timeout: seconds(1), ..Check::tcp() },
+                    Check {
+                        interval: seconds(1),
+                        fast_interval: seconds(1),
+                        timeout: seconds(1),
+                        ..Check::tcp()
+                    },
                 ],
                 ..farm(
                     "exchange",
@@ -161,6 +168,25 @@ fn farms_that_only_seem_to_overlap_are_accepted() {
             farm("two", second.0, second.1, second.2)
         );
         assert!(parse(&text, Format::Toml).is_ok(), "{what}: {:?}", parse(&text, Format::Toml));
+    }
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_valid() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let examples: Vec<&str> =
+        document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 8, "only {} examples found", examples.len());
+    for example in examples {
+        let daemon = if example.contains("[daemon]") { "" } else { "[daemon]\ninterfaces = ['eth0']\n" };
+        let farm = match example.contains("[[farm]]") {
+            true => "",
+            false => "[[farm]]\nname = 'web'\nvip = ['192.0.2.10', '2001:db8::10']\nports = [80]\n",
+        };
+        // Not every machine has the plugin.
+        let text = format!("{daemon}{farm}{example}").replace("\"check_http\"", "\"true\"");
+        assert!(parse(&text, Format::Toml).is_ok(), "{:#?}\n{text}", parse(&text, Format::Toml));
     }
 }
 

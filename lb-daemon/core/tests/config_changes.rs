@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use lb_core::config::model::{
-    Addresses, Backend, BackendName, Check, Config, Daemon, Farm, FarmName, Mode, Ports, Protocols,
-    Scheduler, Timeouts, XdpMode,
+    Addresses, Backend, BackendName, BodyMatch, Check, CheckKind, CommandCheck, CommandContract, Config,
+    Daemon, Eject, Farm, FarmName, Hook, HttpCheck, Mode, OnDown, Passive, Ports, Protocols, Scheduler,
+    Timeouts, Tls, WhenAllDown, XdpMode,
 };
 use lb_core::config::{changes, needs_restart};
 
@@ -82,6 +83,49 @@ fn each_change_is_one_line() {
             |c| c.farms[0].checks.clear(),
             &["farm 'web': checks tcp every 10s, timeout 3s, rise 2, fall 3 -> none"],
         ),
+        (
+            |c| {
+                c.farms[0].checks[0].kind = CheckKind::Icmp;
+                c.farms[0].checks[0].rise = 1;
+            },
+            &["farm 'web': checks tcp every 10s, timeout 3s, rise 2, fall 3 -> \
+               icmp every 10s, timeout 3s, rise 1, fall 3"],
+        ),
+        (
+            |c| {
+                c.farms[0].checks[0].fast_interval = Duration::from_millis(100);
+                c.farms[0].checks[0].port = Some(80);
+            },
+            &[
+                "farm 'web': check 1 (tcp): fast_interval 1s -> 100ms",
+                "farm 'web': check 1 (tcp): port the farm's or backend's -> 80",
+            ],
+        ),
+        (|c| c.farms[0].on_down = OnDown::Keep, &["farm 'web': on_down cut -> keep"]),
+        (
+            |c| c.farms[0].when_all_down = WhenAllDown::TryAll,
+            &["farm 'web': when_all_down refuse -> try-all"],
+        ),
+        (|c| c.farms[0].slow_start = Duration::from_secs(30), &["farm 'web': slow_start 0s -> 30s"]),
+        (
+            |c| {
+                let eject = Some(Eject { hold: Duration::from_secs(10), at_most: 50 });
+                c.farms[0].passive = Passive { suspect: false, eject };
+            },
+            &[
+                "farm 'web': passive.suspect true -> false",
+                "farm 'web': passive.eject false -> for 10s and longer, at most 50%",
+            ],
+        ),
+        (
+            |c| {
+                let command = vec!["tell".to_owned(), "me now".to_owned()];
+                let timeout = Duration::from_secs(10);
+                c.farms[0].on_change = vec![Hook { command, user: "nobody".to_owned(), timeout }];
+            },
+            &["farm 'web': on_change none -> \"tell\", \"me now\" as nobody within 10s"],
+        ),
+        (|c| c.farms[0].backends[1].priority = 5, &["farm 'web': backend '10.0.0.12': priority 0 -> 5"]),
         (|c| c.daemon.manage_vips = false, &["daemon: manage_vips true -> false"]),
         (
             |c| c.daemon.interfaces.push("eth1".to_owned()),
@@ -105,6 +149,136 @@ fn each_change_is_one_line() {
         change(&mut new);
         assert_eq!(changes(&old, &new), *lines);
     }
+}
+
+fn http() -> HttpCheck {
+    HttpCheck {
+        tls: Some(Tls { verify: true, server_name: None }),
+        paths: vec!["/".to_owned()],
+        method: "GET".to_owned(),
+        host: None,
+        headers: Vec::new(),
+        status: vec![(200, 399)],
+        body: None,
+    }
+}
+
+fn command() -> CommandCheck {
+    let (command, user) = (vec!["check".to_owned()], "nobody".to_owned());
+    CommandCheck { command, user, contract: CommandContract::FarmGuardian }
+}
+
+fn http_with(change: fn(&mut HttpCheck)) -> CheckKind {
+    let mut http = http();
+    change(&mut http);
+    CheckKind::Http(http)
+}
+
+fn command_with(change: fn(&mut CommandCheck)) -> CheckKind {
+    let mut command = command();
+    change(&mut command);
+    CheckKind::Command(command)
+}
+
+#[test]
+fn each_change_of_a_check_is_one_line_too() {
+    let tls = |verify| Tls { verify, server_name: None };
+    let min_days = |min_days| CheckKind::Tls { tls: tls(true), min_days };
+    let udp = |send: &[u8], expect: Option<&[u8]>| CheckKind::Udp {
+        send: send.to_vec(),
+        expect: expect.map(Vec::from),
+    };
+    let dns = |name: &str, record: &str, expect: &[&str]| CheckKind::Dns {
+        name: name.to_owned(),
+        record: record.to_owned(),
+        expect: expect.iter().map(|&text| text.to_owned()).collect(),
+    };
+    let table = [
+        (
+            http_with(|_| {}),
+            http_with(|http| http.paths.push("/ews".to_owned())),
+            "(https): path \"/\" -> \"/\", \"/ews\"",
+        ),
+        (http_with(|_| {}), http_with(|http| http.method = "HEAD".to_owned()), "(https): method GET -> HEAD"),
+        (
+            http_with(|_| {}),
+            http_with(|http| http.host = Some("a.example".to_owned())),
+            "(https): host none -> \"a.example\"",
+        ),
+        (
+            http_with(|_| {}),
+            http_with(|http| http.headers.push(("X-A".to_owned(), "b".to_owned()))),
+            "(https): headers none -> \"X-A: b\"",
+        ),
+        (
+            http_with(|_| {}),
+            http_with(|http| http.status = vec![(200, 200), (300, 399)]),
+            "(https): status 200-399 -> 200, 300-399",
+        ),
+        (
+            http_with(|_| {}),
+            http_with(|http| http.body = Some(BodyMatch::Contains("OK\n".to_owned()))),
+            "(https): body none -> \"OK\\n\"",
+        ),
+        (
+            http_with(|_| {}),
+            http_with(|http| http.body = Some(BodyMatch::Regex("O.".to_owned()))),
+            "(https): body_regex none -> \"O.\"",
+        ),
+        (
+            http_with(|_| {}),
+            http_with(|http| http.tls = Some(Tls { verify: false, server_name: None })),
+            "(https): verify true -> false",
+        ),
+        (
+            http_with(|_| {}),
+            http_with(|http| {
+                http.tls = Some(Tls { verify: true, server_name: Some("a.example".to_owned()) });
+            }),
+            "(https): server_name none -> \"a.example\"",
+        ),
+        (min_days(None), min_days(Some(14)), "(tls): min_days none -> 14"),
+        (udp(b"", None), udp(b"\xff\n", None), "(udp): send \"\" -> \"\\xff\\n\""),
+        (udp(b"", None), udp(b"", Some(b"OK")), "(udp): expect none -> \"OK\""),
+        (dns("a", "A", &[]), dns("b", "A", &[]), "(dns): name \"a\" -> \"b\""),
+        (dns("a", "A", &[]), dns("a", "MX", &[]), "(dns): record A -> MX"),
+        (dns("a", "A", &[]), dns("a", "A", &["192.0.2.1"]), "(dns): expect none -> \"192.0.2.1\""),
+        (
+            CheckKind::Imap { starttls: Some(tls(true)) },
+            CheckKind::Imap { starttls: Some(tls(false)) },
+            "(imap): verify true -> false",
+        ),
+        (
+            command_with(|_| {}),
+            command_with(|check| check.command.push("-v".to_owned())),
+            "(command): command \"check\" -> \"check\", \"-v\"",
+        ),
+        (
+            command_with(|_| {}),
+            command_with(|check| check.user = "checks".to_owned()),
+            "(command): user nobody -> checks",
+        ),
+        (
+            command_with(|_| {}),
+            command_with(|check| check.contract = CommandContract::Haproxy),
+            "(command): contract farmguardian -> haproxy",
+        ),
+    ];
+    for (from, to, line) in table {
+        let with = |kind: &CheckKind| {
+            let mut config = config();
+            config.farms[0].checks.push(Check { kind: kind.clone(), ..Check::tcp() });
+            config
+        };
+        assert_eq!(changes(&with(&from), &with(&to)), [format!("farm 'web': check 2 {line}")]);
+        assert_eq!(changes(&with(&to), &with(&to)), Vec::<String>::new());
+    }
+    let (mut old, mut new) = (config(), config());
+    old.farms[0].checks[0].kind = CheckKind::Smtp { starttls: None };
+    new.farms[0].checks[0].kind = CheckKind::Smtp { starttls: Some(tls(true)) };
+    let lines = ["starttls false -> true", "verify none -> true"]
+        .map(|line| format!("farm 'web': check 1 (smtp): {line}"));
+    assert_eq!(changes(&old, &new), lines);
 }
 
 #[test]

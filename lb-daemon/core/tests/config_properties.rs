@@ -5,7 +5,7 @@ use lb_core::config::{Position, changes, needs_restart, read};
 use proptest::prelude::*;
 
 /// Words that mean something somewhere, so that trees get past the first look.
-const WORDS: [&str; 50] = [
+const WORDS: [&str; 90] = [
     "daemon",
     "farm",
     "backend",
@@ -52,6 +52,46 @@ const WORDS: [&str; 50] = [
     "l4",
     "dsr",
     "affinity",
+    "http",
+    "https",
+    "tls",
+    "dns",
+    "icmp",
+    "smtp",
+    "command",
+    "path",
+    "/owa",
+    "method",
+    "headers",
+    "status",
+    "200-399",
+    "body",
+    "body_regex",
+    "server_name",
+    "verify",
+    "min_days",
+    "send",
+    "expect",
+    "record",
+    "AAAA",
+    "starttls",
+    "user",
+    "root",
+    "contract",
+    "haproxy",
+    "HOST",
+    "PORT",
+    "fast_interval",
+    "on_down",
+    "keep",
+    "when_all_down",
+    "slow_start",
+    "passive",
+    "eject",
+    "hold",
+    "at_most",
+    "on_change",
+    "priority",
     "\u{1f980}\u{301}",
     "\u{1b}[31m",
     "",
@@ -89,9 +129,11 @@ fn node() -> impl Strategy<Value = Node> {
 /// A tree that has the shape of a configuration, with a value replaced or a key added here and there.
 fn nearly_right() -> impl Strategy<Value = Node> {
     let odd = || prop::collection::vec((word(), node()), 0..2);
-    let farm = (prop::sample::select(&["a", "b", "web"][..]), 1..4u8, 78..90i64, 0..3usize, odd());
+    let kinds = ["tcp", "http", "https", "tls", "udp", "dns", "icmp", "smtp", "imap", "pop3", "command"];
+    let check = (prop::sample::select(kinds.to_vec()), own_keys());
+    let farm = (prop::sample::select(&["a", "b", "web"][..]), 1..4u8, 78..90i64, 0..3usize, odd(), check);
     (prop::collection::vec(farm, 0..4), odd()).prop_map(|(farms, odd)| {
-        let farms = farms.into_iter().map(|(name, vip, port, backends, odd)| {
+        let farms = farms.into_iter().map(|(name, vip, port, backends, odd, (kind, of_check))| {
             let backends =
                 (0..backends).map(|i| table([("address", text(&format!("10.0.0.{i}")))], Vec::new()));
             let vip = text(&format!("192.0.2.{vip}"));
@@ -100,12 +142,29 @@ fn nearly_right() -> impl Strategy<Value = Node> {
                 ("vip", vip),
                 ("ports", plain(Value::Array(vec![plain(Value::Integer(port)), text("80-82")]))),
                 ("backend", plain(Value::Array(backends.collect()))),
+                ("check", plain(Value::Array(vec![table([("type", text(kind))], of_check)]))),
             ];
             table(entries, odd)
         });
         let farms = plain(Value::Array(farms.collect()));
         table([("daemon", table([("interfaces", text("eth0"))], Vec::new())), ("farm", farms)], odd)
     })
+}
+
+/// Keys that some type of check has, with a value that fits some of them.
+fn own_keys() -> impl Strategy<Value = Vec<(String, Node)>> {
+    let keys = lb_core::config::keys::CHECK.keys;
+    let value = prop_oneof![
+        word().prop_map(|word| text(&word)),
+        prop::collection::vec(word().prop_map(|word| text(&word)), 0..4)
+            .prop_map(|items| plain(Value::Array(items))),
+        any::<bool>().prop_map(|flag| plain(Value::Bool(flag))),
+        (0..700i64).prop_map(|number| plain(Value::Integer(number))),
+        prop::collection::vec((word(), word()), 0..3).prop_map(|entries| {
+            table([], entries.into_iter().map(|(name, value)| (name, text(&value))).collect())
+        }),
+    ];
+    prop::collection::vec((prop::sample::select(keys).prop_map(str::to_owned), value), 0..4)
 }
 
 fn plain(value: Value) -> Node {

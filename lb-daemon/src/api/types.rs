@@ -20,7 +20,8 @@ pub use farm::{
     AdminState, Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms,
 };
 pub use settings::{
-    BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, TimeoutSettings,
+    BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, HookSettings,
+    PassiveSettings, TimeoutSettings,
 };
 
 /// RFC 3339 in UTC, to the millisecond.

@@ -3,6 +3,7 @@
 //! [`Runner`] owns one task, which owns the board and the probes in flight. Dropping the runner aborts the task, and
 //! with it every probe: their sockets are closed, and nothing is left behind.
 
+pub mod program;
 mod tcp;
 
 use std::collections::{BTreeMap, HashMap};

@@ -76,9 +76,12 @@ fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
 }
 
 fn check(check: &CheckSettings) -> String {
-    let CheckSettings { kind, interval, timeout, rise, fall, port } = check;
+    let CheckSettings { kind, interval, timeout, rise, fall, port, path, name, command, .. } = check;
+    let paths = path.as_ref().map(|paths| paths.join(" "));
+    let command = command.as_ref().map(|words| words.join(" "));
+    let what = paths.or(command).or(name.clone()).map(|what| format!(" {what}")).unwrap_or_default();
     let port = port.map(|port| format!(" on port {port}")).unwrap_or_default();
-    format!("{kind}{port} every {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+    format!("{kind}{what}{port} every {interval}, timeout {timeout}, rise {rise}, fall {fall}")
 }
 
 fn traffic(name: &str, opened: u64, packets: Directions, bytes: Directions) -> Vec<String> {

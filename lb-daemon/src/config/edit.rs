@@ -76,6 +76,13 @@ pub fn ordered(map: &Map<String, Value>) -> Entries {
 }
 
 fn rank(key: &str) -> usize {
-    let tables = [keys::FARM.keys, keys::BACKEND.keys, keys::CHECK.keys, keys::TIMEOUTS.keys];
+    let tables = [
+        keys::FARM.keys,
+        keys::BACKEND.keys,
+        keys::CHECK.keys,
+        keys::TIMEOUTS.keys,
+        keys::PASSIVE.keys,
+        keys::ON_CHANGE.keys,
+    ];
     tables.iter().copied().flatten().position(|known| *known == key).unwrap_or(usize::MAX)
 }

@@ -7,6 +7,7 @@
 mod edit;
 mod edit_json;
 mod edit_toml;
+mod host;
 mod json;
 mod lines;
 mod toml;
@@ -21,6 +22,7 @@ use lb_core::config::{ConfigError, Position};
 use crate::handle::Format;
 
 pub use edit::edit;
+pub use host::compile_pattern;
 pub use write::write_atomically;
 
 /// The largest configuration file that is read, in bytes.
@@ -71,7 +73,21 @@ pub fn parse(text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
         Format::Toml => toml::tree(text)?,
         Format::Json => json::tree(text)?,
     };
-    lb_core::config::read(&tree)
+    let (config, mut errors) = match lb_core::config::read(&tree) {
+        Ok(config) => (Some(config), Vec::new()),
+        Err(errors) => (None, errors),
+    };
+    // Of a value that is wrong by itself, the host is not asked.
+    let told: Vec<String> = errors.iter().map(|error| error.path.clone()).collect();
+    let repeats = |path: &str| {
+        told.iter().any(|told| path.strip_prefix(told).is_some_and(|rest| rest.is_empty() || rest == "[0]"))
+    };
+    errors.extend(host::judge(&tree).into_iter().filter(|error| !repeats(&error.path)));
+    errors.sort_by_key(|error| error.at);
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        Some(_) | None => Err(errors),
+    }
 }
 
 /// Reads a file, and makes a configuration of it.

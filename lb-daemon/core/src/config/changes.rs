@@ -3,8 +3,13 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::model::{Addresses, Backend, Check, Config, Daemon, Farm, Mode, Protocols, Scheduler, XdpMode};
+use super::model::{
+    Addresses, Backend, Config, Daemon, Farm, Hook, Mode, OnDown, Passive, Protocols, Scheduler, WhenAllDown,
+    XdpMode,
+};
 use super::text::{duration_text, ports_text};
+
+mod checks;
 
 /// One line for each difference, in the new configuration's order; empty if and only if they are equal.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
@@ -79,7 +84,23 @@ fn xdp_mode_text(mode: XdpMode) -> &'static str {
 
 fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     // Taken apart, so that a new field is not forgotten here.
-    let Farm { name, vips, ports, protocols, mode, scheduler, timeouts, enabled, backends, checks, .. } = new;
+    let Farm {
+        name,
+        vips,
+        ports,
+        protocols,
+        mode,
+        scheduler,
+        timeouts,
+        enabled,
+        backends,
+        checks,
+        on_down,
+        when_all_down,
+        slow_start,
+        passive,
+        on_change,
+    } = new;
     let title = format!("farm '{name}'");
     let mut differ = |what: &str, from: String, to: String| {
         if from != to {
@@ -99,7 +120,14 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     ] {
         differ(what, duration_text(from), duration_text(to));
     }
-    differ("checks", checks_text(&old.checks), checks_text(checks));
+    differ("on_down", on_down_text(old.on_down).to_owned(), on_down_text(*on_down).to_owned());
+    let (before, after) = (when_all_down_text(old.when_all_down), when_all_down_text(*when_all_down));
+    differ("when_all_down", before.to_owned(), after.to_owned());
+    differ("slow_start", duration_text(old.slow_start), duration_text(*slow_start));
+    differ("passive.suspect", old.passive.suspect.to_string(), passive.suspect.to_string());
+    differ("passive.eject", eject_text(&old.passive), eject_text(passive));
+    differ("on_change", hooks_text(&old.on_change), hooks_text(on_change));
+    lines.extend(checks::check_changes(&old.checks, checks).iter().map(|line| format!("{title}: {line}")));
     if old.enabled != *enabled {
         lines.push(format!("{title}: {}", if *enabled { "enabled" } else { "disabled" }));
     }
@@ -120,7 +148,7 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
 }
 
 fn backend_changes(farm: &str, old: &Backend, new: &Backend, lines: &mut Vec<String>) {
-    let Backend { name, address, port, weight, .. } = new;
+    let Backend { name, address, port, weight, priority } = new;
     let mut differ = |what: &str, from: String, to: String| {
         if from != to {
             lines.push(format!("{farm}: backend '{name}': {what} {from} -> {to}"));
@@ -129,6 +157,7 @@ fn backend_changes(farm: &str, old: &Backend, new: &Backend, lines: &mut Vec<Str
     differ("address", addresses_text(&old.address), addresses_text(address));
     differ("port", port_text(old.port), port_text(*port));
     differ("weight", old.weight.to_string(), weight.to_string());
+    differ("priority", old.priority.to_string(), priority.to_string());
 }
 
 fn port_text(port: Option<u16>) -> String {
@@ -157,19 +186,35 @@ fn scheduler_text(scheduler: Scheduler) -> &'static str {
     }
 }
 
-fn checks_text(checks: &[Check]) -> String {
-    if checks.is_empty() {
-        return "none".to_owned();
+fn on_down_text(on_down: OnDown) -> &'static str {
+    match on_down {
+        OnDown::Cut => "cut",
+        OnDown::Keep => "keep",
     }
-    checks.iter().map(check_text).collect::<Vec<_>>().join("; ")
 }
 
-fn check_text(check: &Check) -> String {
-    let Check { kind, interval, timeout, rise, fall, port, .. } = check;
-    let kind = kind.as_str();
-    let port = port.map_or_else(String::new, |port| format!(" on port {port}"));
-    let (interval, timeout) = (duration_text(*interval), duration_text(*timeout));
-    format!("{kind}{port} every {interval}, timeout {timeout}, rise {rise}, fall {fall}")
+fn when_all_down_text(when_all_down: WhenAllDown) -> &'static str {
+    match when_all_down {
+        WhenAllDown::Refuse => "refuse",
+        WhenAllDown::TryAll => "try-all",
+    }
+}
+
+fn eject_text(passive: &Passive) -> String {
+    passive.eject.as_ref().map_or_else(
+        || "false".to_owned(),
+        |eject| format!("for {} and longer, at most {}%", duration_text(eject.hold), eject.at_most),
+    )
+}
+
+fn hooks_text(hooks: &[Hook]) -> String {
+    if hooks.is_empty() {
+        return "none".to_owned();
+    }
+    let text = |Hook { command, user, timeout }: &Hook| {
+        format!("{} as {user} within {}", checks::all_quoted(command), duration_text(*timeout))
+    };
+    hooks.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 fn list(items: &[impl Display]) -> String {

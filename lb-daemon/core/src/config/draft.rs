@@ -6,13 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::address::{Kind, PlacedAddress, read_addresses};
+use super::check::{CheckDraft, read_checks};
 use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
 use super::model::{
-    Addresses, Backend, BackendName, Check, CheckKind, Farm, FarmName, Mode, NAME_MAX, Protocols, Scheduler,
-    Timeouts, WEIGHT_MAX,
+    Addresses, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Scheduler, Timeouts,
+    WEIGHT_MAX,
 };
 use super::ports::{PlacedPorts, read_ports};
+use super::reaction::{Reaction, read_reaction};
 use super::rules;
 use super::tree::quoted;
 
@@ -38,6 +40,7 @@ struct Rest {
     scheduler: Scheduler,
     timeouts: Timeouts,
     enabled: bool,
+    reaction: Reaction,
 }
 
 #[derive(Debug)]
@@ -49,17 +52,7 @@ pub struct BackendDraft {
     /// `None` if it was refused; `Some(None)` if there is none.
     pub port: Option<Option<u16>>,
     weight: Option<u16>,
-}
-
-#[derive(Debug)]
-pub struct CheckDraft {
-    /// The check's table, or the farm's if the file names no check.
-    pub spot: Spot,
-    /// Whether it is the check that a farm gets when the file names none.
-    pub default: bool,
-    /// Whether the file names a port, right or wrong.
-    pub has_port: bool,
-    check: Option<Check>,
+    priority: Option<u16>,
 }
 
 impl FarmDraft {
@@ -91,13 +84,14 @@ impl FarmDraft {
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
         let enabled = table.get("enabled").map_or(Some(true), |place| place.boolean(errors));
+        let reaction = read_reaction(&table, errors);
         let (backends, backends_whole) = read_backends(&table, errors);
         let (checks, checks_whole) = read_checks(&table, errors);
-        let rest = match (mode, scheduler, timeouts, enabled) {
-            (Some(mode), Some(scheduler), Some(timeouts), Some(enabled))
+        let rest = match (mode, scheduler, timeouts, enabled, reaction) {
+            (Some(mode), Some(scheduler), Some(timeouts), Some(enabled), Some(reaction))
                 if kind && backends_whole && checks_whole =>
             {
-                Some(Rest { mode, scheduler, timeouts, enabled })
+                Some(Rest { mode, scheduler, timeouts, enabled, reaction })
             }
             _ => None,
         };
@@ -110,7 +104,7 @@ impl FarmDraft {
     /// The farm, if nothing of it was refused.
     pub fn finish(self) -> Option<Farm> {
         let rest = self.rest?;
-        let name = self.name?.0;
+        let (name, reaction) = (self.name?.0, rest.reaction);
         Some(Farm {
             vips: self.vips.into_iter().map(|vip| vip.ip).collect(),
             ports: self.ports?.ports,
@@ -121,7 +115,12 @@ impl FarmDraft {
             enabled: rest.enabled,
             backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
             checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
-            ..Farm::new(name)
+            on_down: reaction.on_down,
+            when_all_down: reaction.when_all_down,
+            slow_start: reaction.slow_start,
+            passive: reaction.passive,
+            on_change: reaction.on_change,
+            name,
         })
     }
 
@@ -144,7 +143,8 @@ impl BackendDraft {
             }
         }
         let address = Addresses { v4, v6 };
-        Some(Backend { name: self.name?.0, address, port: self.port?, weight: self.weight?, priority: 0 })
+        let (name, port) = (self.name?.0, self.port?);
+        Some(Backend { name, address, port, weight: self.weight?, priority: self.priority? })
     }
 }
 
@@ -243,7 +243,13 @@ fn read_backend(place: &Place<'_>, errors: &mut Errors) -> Option<BackendDraft> 
         }
         None => Some(1),
     };
-    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, weight })
+    let priority = match table.get("priority") {
+        Some(place) => {
+            place.integer(0..=i64::from(u16::MAX), errors).and_then(|priority| u16::try_from(priority).ok())
+        }
+        None => Some(0),
+    };
+    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, weight, priority })
 }
 
 fn read_backend_name(place: &Place<'_>, errors: &mut Errors) -> Option<(BackendName, Spot)> {
@@ -258,62 +264,4 @@ fn read_backend_name(place: &Place<'_>, errors: &mut Errors) -> Option<(BackendN
     );
     errors.push(&place.spot, message, format!("write \"{likely}\", for example"));
     None
-}
-
-/// The checks, and whether they are all that the file names. None named: the default one; an empty list: none.
-fn read_checks(table: &Table<'_>, errors: &mut Errors) -> (Vec<CheckDraft>, bool) {
-    let Some(place) = table.get("check") else {
-        let spot = table.spot.clone();
-        return (vec![CheckDraft { spot, default: true, has_port: false, check: Some(Check::tcp()) }], true);
-    };
-    let Some(places) = place.tables("[[farm.check]]", errors) else {
-        return (Vec::new(), false);
-    };
-    let count = places.len();
-    let drafts: Vec<_> = places.iter().filter_map(|place| read_check(place, errors)).collect();
-    let whole = drafts.len() == count;
-    (drafts, whole)
-}
-
-fn read_check(place: &Place<'_>, errors: &mut Errors) -> Option<CheckDraft> {
-    /// Below this a check is a load of its own.
-    const LEAST: Duration = Duration::from_millis(10);
-    let table = Table::open(place, &keys::CHECK, errors)?;
-    let default = Check::tcp();
-    let kind = table.get("type").map_or(Some(default.kind), |place| {
-        let later = ["http", "https", "tls", "udp", "dns", "icmp", "smtp", "imap", "pop3", "command"];
-        place.choice(&[("tcp", CheckKind::Tcp)], &later, errors)
-    });
-    let interval =
-        table.get("interval").map_or(Some(default.interval), |place| place.duration(LEAST, errors));
-    let timeout = match table.get("timeout") {
-        Some(place) => {
-            let timeout = place.duration(LEAST, errors);
-            if let (Some(timeout), Some(interval)) = (timeout, interval)
-                && timeout > interval
-            {
-                rules::timeout_too_long(&place.spot, timeout, interval, errors);
-            }
-            timeout
-        }
-        // A short interval alone is no mistake: the default gives way.
-        None => Some(interval.map_or(default.timeout, |interval| interval.min(default.timeout))),
-    };
-    let mut read_count = |key: &str, default: u32| match table.get(key) {
-        Some(place) => place.integer(1..=1000, errors).and_then(|count| u32::try_from(count).ok()),
-        None => Some(default),
-    };
-    let (rise, fall) = (read_count("rise", default.rise), read_count("fall", default.fall));
-    let port = match table.get("port") {
-        Some(place) => place.port(errors).map(Some),
-        None => Some(None),
-    };
-    let check = match (kind, interval, timeout, rise, fall, port) {
-        (Some(kind), Some(interval), Some(timeout), Some(rise), Some(fall), Some(port)) => {
-            Some(Check { kind, interval, fast_interval: interval, timeout, rise, fall, port })
-        }
-        _ => None,
-    };
-    let has_port = table.get("port").is_some();
-    Some(CheckDraft { spot: table.spot, default: false, has_port, check })
 }

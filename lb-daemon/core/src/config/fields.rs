@@ -98,6 +98,42 @@ impl<'a> Place<'a> {
         None
     }
 
+    /// A string of 1 to `max` bytes without control characters.
+    pub fn text(&self, wanted: &str, example: &str, max: usize, errors: &mut Errors) -> Option<&'a str> {
+        let text = self.string(wanted, example, errors)?;
+        let hint = format!("write \"{example}\", for example");
+        if text.is_empty() {
+            self.wrong(wanted, hint, errors);
+            return None;
+        }
+        if text.len() > max {
+            let message = format!("is {} bytes long; {max} are the most", text.len());
+            errors.push(&self.spot, message, hint);
+            return None;
+        }
+        if text.contains(char::is_control) {
+            errors.push(&self.spot, "has a line break or another control character in it", "remove it");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// The entries of a table whose keys are the user's own, each with its name's place and its value's.
+    pub fn entries(&self, hint: &str, errors: &mut Errors) -> Option<Vec<(&'a str, Spot, Place<'a>)>> {
+        let Value::Table(entries) = self.value else {
+            self.wrong("a table", hint, errors);
+            return None;
+        };
+        let table = Table { spot: self.spot.clone(), entries };
+        let entry = |(key, node): &'a (super::tree::Key, Node)| {
+            let path = table.path_of(&key.name);
+            let name = Spot { path: path.clone(), at: key.position.or(self.spot.at) };
+            let value = Place { spot: Spot { path, at: node.position.or(name.at) }, value: &node.value };
+            (key.name.as_str(), name, value)
+        };
+        Some(entries.iter().map(entry).collect())
+    }
+
     pub fn boolean(&self, errors: &mut Errors) -> Option<bool> {
         if let Value::Bool(flag) = self.value {
             return Some(*flag);
@@ -227,6 +263,12 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// Where the name of a key stands.
+    pub fn key_spot(&self, name: &str) -> Option<Spot> {
+        let (key, _) = self.entries.iter().find(|(key, _)| key.name == name)?;
+        Some(Spot { path: self.path_of(name), at: key.position.or(self.spot.at) })
+    }
+
     /// The value of a key that must be there.
     pub fn need(&self, name: &str, hint: &str, errors: &mut Errors) -> Option<Place<'a>> {
         let place = self.get(name);
@@ -240,6 +282,9 @@ impl<'a> Table<'a> {
 
 /// What somebody meant who wrote `key` in the table of `schema`.
 fn unknown_hint(key: &str, schema: &Schema) -> String {
+    if let Some((_, meant)) = schema.elsewhere.iter().find(|(word, _)| *word == key) {
+        return format!("write `{meant}`");
+    }
     let own = schema.keys.iter().copied().chain(schema.later.iter().map(|(later, _)| *later));
     if let Some(near) = text::nearest(key, own) {
         return format!("did you mean `{near}`?");

@@ -9,6 +9,8 @@ pub struct Schema {
     pub keys: &'static [&'static str],
     /// Keys that are refused as not supported yet, and what to do instead.
     pub later: &'static [(&'static str, &'static str)],
+    /// What other balancers call a key, and its name here.
+    pub elsewhere: &'static [(&'static str, &'static str)],
 }
 
 pub static ROOT: Schema = Schema {
@@ -18,6 +20,7 @@ pub static ROOT: Schema = Schema {
         ("web", "remove the [web] table; the control socket serves the whole API"),
         ("cluster", "remove the [cluster] table; this version runs on a single node"),
     ],
+    elsewhere: &[],
 };
 
 pub static DAEMON: Schema = Schema {
@@ -33,6 +36,7 @@ pub static DAEMON: Schema = Schema {
         "manage_vips",
     ],
     later: &[],
+    elsewhere: &[],
 };
 
 pub static FARM: Schema = Schema {
@@ -47,6 +51,11 @@ pub static FARM: Schema = Schema {
         "scheduler",
         "timeouts",
         "enabled",
+        "on_down",
+        "when_all_down",
+        "slow_start",
+        "passive",
+        "on_change",
         "backend",
         "check",
     ],
@@ -55,50 +64,100 @@ pub static FARM: Schema = Schema {
         ("limits", "remove it; the farm takes as many connections as [daemon] connections allows"),
         ("allow", "remove it, and let the host's firewall or the backends decide who may connect"),
         ("deny", "remove it, and let the host's firewall or the backends decide who may connect"),
-        ("on_down", "remove it; connections to a backend that goes down are left to end by themselves"),
-        ("when_all_down", "remove it"),
-        ("on_change", "remove it, and follow `drover events --follow` instead"),
-        ("slow_start", "remove it; a backend that comes back gets its whole weight at once"),
         ("redirect", "remove this farm; let the backends redirect to HTTPS"),
     ],
+    elsewhere: &[],
 };
 
 pub static TIMEOUTS: Schema =
-    Schema { title: "timeouts", keys: &["syn", "established", "fin", "udp"], later: &[] };
+    Schema { title: "timeouts", keys: &["syn", "established", "fin", "udp"], later: &[], elsewhere: &[] };
+
+pub static PASSIVE: Schema =
+    Schema { title: "passive", keys: &["suspect", "eject", "hold", "at_most"], later: &[], elsewhere: &[] };
+
+pub static ON_CHANGE: Schema =
+    Schema { title: "on_change", keys: &["command", "user", "timeout"], later: &[], elsewhere: &[] };
 
 pub static BACKEND: Schema = Schema {
     title: "[[farm.backend]]",
-    keys: &["name", "address", "port", "weight"],
-    later: &[
-        ("priority", "remove it; all healthy backends of a farm are used"),
-        ("limits", "remove it; the backend takes as many connections as it is given"),
-        ("slow_start", "remove it; a backend that comes back gets its whole weight at once"),
-    ],
+    keys: &["name", "address", "port", "weight", "priority"],
+    later: &[("limits", "remove it; the backend takes as many connections as it is given")],
+    elsewhere: &[],
 };
-
-const ONLY_TCP: &str = "remove it; the only check so far is `type = \"tcp\"`";
 
 pub static CHECK: Schema = Schema {
     title: "[[farm.check]]",
-    keys: &["type", "interval", "timeout", "rise", "fall", "port"],
-    later: &[
-        ("fast_interval", "remove it; `interval` holds in every state"),
-        ("path", ONLY_TCP),
-        ("host", ONLY_TCP),
-        ("status", ONLY_TCP),
-        ("body", ONLY_TCP),
-        ("body_regex", ONLY_TCP),
-        ("method", ONLY_TCP),
-        ("headers", ONLY_TCP),
-        ("sni", ONLY_TCP),
-        ("verify", ONLY_TCP),
-        ("send", ONLY_TCP),
-        ("expect", ONLY_TCP),
-        ("starttls", ONLY_TCP),
-        ("command", ONLY_TCP),
-        ("user", ONLY_TCP),
+    keys: &[
+        "type",
+        "interval",
+        "timeout",
+        "fast_interval",
+        "rise",
+        "fall",
+        "port",
+        "path",
+        "method",
+        "host",
+        "headers",
+        "status",
+        "body",
+        "body_regex",
+        "server_name",
+        "verify",
+        "min_days",
+        "send",
+        "name",
+        "record",
+        "expect",
+        "starttls",
+        "command",
+        "user",
+        "contract",
+    ],
+    later: &[],
+    elsewhere: &[
+        ("sni", "server_name"),
+        ("url", "path"),
+        ("uri", "path"),
+        ("paths", "path"),
+        ("regex", "body_regex"),
+        ("code", "status"),
+        ("script", "command"),
+        ("query", "name"),
+        ("tls", "type = \"https\"` or `type = \"tls\""),
     ],
 };
 
+/// The types of checks, in the order in which people are told of them.
+pub static CHECK_TYPES: [&str; 11] =
+    ["tcp", "http", "https", "tls", "udp", "dns", "icmp", "smtp", "imap", "pop3", "command"];
+
+const HTTP: &[&str] = &["http", "https"];
+const TLS: &[&str] = &["https", "tls", "smtp", "imap", "pop3"];
+const MAIL: &[&str] = &["smtp", "imap", "pop3"];
+
+/// The keys of `[[farm.check]]` that not every type has, and which have them.
+pub static CHECK_OWNERS: &[(&str, &[&str])] = &[
+    ("port", &["tcp", "http", "https", "tls", "udp", "dns", "smtp", "imap", "pop3", "command"]),
+    ("path", HTTP),
+    ("method", HTTP),
+    ("host", HTTP),
+    ("headers", HTTP),
+    ("status", HTTP),
+    ("body", HTTP),
+    ("body_regex", HTTP),
+    ("server_name", TLS),
+    ("verify", TLS),
+    ("min_days", &["tls"]),
+    ("send", &["udp"]),
+    ("expect", &["udp", "dns"]),
+    ("name", &["dns"]),
+    ("record", &["dns"]),
+    ("starttls", MAIL),
+    ("command", &["command"]),
+    ("user", &["command"]),
+    ("contract", &["command"]),
+];
+
 /// Every table that has a header of its own, for telling where a key that stands in the wrong one belongs.
-pub(super) static TITLED: [&Schema; 5] = [&DAEMON, &FARM, &TIMEOUTS, &BACKEND, &CHECK];
+pub(super) static TITLED: [&Schema; 7] = [&DAEMON, &FARM, &TIMEOUTS, &BACKEND, &CHECK, &PASSIVE, &ON_CHANGE];

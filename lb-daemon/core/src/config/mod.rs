@@ -5,14 +5,18 @@
 
 mod address;
 mod changes;
+mod check;
 mod draft;
 mod error;
 mod fields;
 pub mod file;
+mod http;
 pub mod keys;
 pub mod model;
 mod overlap;
 mod ports;
+mod probe;
+mod reaction;
 mod rules;
 mod text;
 pub mod tree;

@@ -7,10 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod check;
+
+pub use check::{BodyMatch, Check, CheckKind, CommandCheck, CommandContract, HttpCheck, Tls};
+
 /// The longest name of a farm or a backend, in bytes.
 pub const NAME_MAX: usize = 63;
 /// The largest weight of a backend.
 pub const WEIGHT_MAX: u16 = 256;
+/// Who runs commands unless the file says otherwise.
+pub const USER: &str = "nobody";
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,152 +288,4 @@ impl Addresses {
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
         self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
     }
-}
-
-/// A health check of a farm's backends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    pub kind: CheckKind,
-    pub interval: Duration,
-    /// The interval while a backend is between up and down; at most `interval`.
-    pub fast_interval: Duration,
-    pub timeout: Duration,
-    /// So many passes in a row bring a backend up; at least 1.
-    pub rise: u32,
-    /// So many failures in a row take a backend out; at least 1.
-    pub fall: u32,
-    /// `None`: the backend's port, or each port of the farm.
-    pub port: Option<u16>,
-}
-
-impl Check {
-    /// The check that a farm gets when the configuration names none.
-    pub fn tcp() -> Self {
-        Self {
-            kind: CheckKind::Tcp,
-            interval: Duration::from_secs(10),
-            fast_interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(3),
-            rise: 2,
-            fall: 3,
-            port: None,
-        }
-    }
-    /// The ports on which this check probes `backend` of `farm`.
-    pub fn ports(&self, farm: &Farm, backend: &Backend) -> Vec<u16> {
-        match self.port.or(backend.port) {
-            Some(port) => vec![port],
-            None => farm.ports.iter().collect(),
-        }
-    }
-}
-
-/// What a check does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CheckKind {
-    /// A TCP handshake.
-    Tcp,
-    /// A request for each path; all must pass. Redirects are not followed.
-    Http(HttpCheck),
-    /// A TLS handshake.
-    Tls {
-        tls: Tls,
-        /// Down if the certificate has fewer days left; a warning comes earlier by itself.
-        min_days: Option<u32>,
-    },
-    /// A datagram; an ICMP port unreachable is down.
-    Udp {
-        send: Vec<u8>,
-        /// What the answer must contain; `None`: silence passes too.
-        expect: Option<Vec<u8>>,
-    },
-    Dns {
-        name: String,
-        /// As in `A`, `AAAA`, `MX`, `SOA`.
-        record: String,
-        /// All must be among the answers; empty: any answer without an error.
-        expect: Vec<String>,
-    },
-    /// An echo request.
-    Icmp,
-    /// The server's greeting, as the protocol has it, and optionally STARTTLS.
-    Smtp {
-        starttls: Option<Tls>,
-    },
-    Imap {
-        starttls: Option<Tls>,
-    },
-    Pop3 {
-        starttls: Option<Tls>,
-    },
-    /// Any command: FarmGuardian's contract, or HAProxy's.
-    Command(CommandCheck),
-}
-
-impl CheckKind {
-    /// The word for it in the configuration.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Http(HttpCheck { tls: None, .. }) => "http",
-            Self::Http(HttpCheck { tls: Some(_), .. }) => "https",
-            Self::Tls { .. } => "tls",
-            Self::Udp { .. } => "udp",
-            Self::Dns { .. } => "dns",
-            Self::Icmp => "icmp",
-            Self::Smtp { .. } => "smtp",
-            Self::Imap { .. } => "imap",
-            Self::Pop3 { .. } => "pop3",
-            Self::Command(_) => "command",
-        }
-    }
-}
-
-/// How a TLS client behaves.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tls {
-    /// Whether the certificate must be valid for the name and trusted by this host.
-    pub verify: bool,
-    /// The name asked for; `None`: the check's `host`, else the backend's address.
-    pub server_name: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HttpCheck {
-    /// `https` if set.
-    pub tls: Option<Tls>,
-    /// At least one, each starting with `/`.
-    pub paths: Vec<String>,
-    pub method: String,
-    /// The Host header; `None`: the backend's address.
-    pub host: Option<String>,
-    pub headers: Vec<(String, String)>,
-    /// Inclusive ranges of acceptable status codes; at least one.
-    pub status: Vec<(u16, u16)>,
-    pub body: Option<BodyMatch>,
-}
-
-/// What a body must have in it, within the first 64 KiB.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BodyMatch {
-    Contains(String),
-    /// A pattern that compiles.
-    Regex(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CommandCheck {
-    /// Program and arguments, at least the program, as written: HOST and PORT stand for the backend's in FarmGuardian's contract.
-    pub command: Vec<String>,
-    /// Who runs it; never root.
-    pub user: String,
-    pub contract: CommandContract,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CommandContract {
-    /// HOST and PORT as whole words among the arguments.
-    FarmGuardian,
-    /// Four arguments and the environment of HAProxy's external check.
-    Haproxy,
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::draft::{BackendDraft, CheckDraft, FarmDraft};
+use super::check::CheckDraft;
+use super::draft::{BackendDraft, FarmDraft};
 use super::fields::{Errors, Spot};
 use super::file::CHECKED_PORTS_MAX;
-use super::model::Ports;
+use super::model::{CheckKind, Ports};
 use super::text::duration_text;
 
 /// Reports every rule that a farm breaks by itself.
@@ -85,18 +86,60 @@ fn judge_families(farm: &FarmDraft, backend: &BackendDraft, errors: &mut Errors)
     }
 }
 
+/// What a check needs of the ports that it is not told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Ports of the farm that are served by this protocol.
+    Tcp,
+    Udp,
+    /// Some port, of whatever protocol.
+    Port,
+    /// If the farm's ports cannot be listed it does without, and runs once.
+    IfAny,
+    Nothing,
+}
+
+fn needs(kind: &CheckKind) -> Needs {
+    match kind {
+        CheckKind::Tcp
+        | CheckKind::Http(_)
+        | CheckKind::Tls { .. }
+        | CheckKind::Smtp { .. }
+        | CheckKind::Imap { .. }
+        | CheckKind::Pop3 { .. } => Needs::Tcp,
+        CheckKind::Udp { .. } | CheckKind::Dns { .. } => Needs::Udp,
+        CheckKind::Icmp => Needs::Nothing,
+        CheckKind::Command(command) if command.takes_port() => Needs::Port,
+        CheckKind::Command(_) => Needs::IfAny,
+    }
+}
+
 /// A check that names no port must have somewhere to go, and not too many places.
 fn judge_check(farm: &FarmDraft, check: &CheckDraft, errors: &mut Errors) {
+    let Some(kind) = &check.kind else { return };
+    let needs = needs(kind);
+    if needs == Needs::Nothing {
+        return;
+    }
     let subject = if check.default { "the default check (tcp on each port)" } else { "this check" };
-    let hint = match check.default {
-        true => "add [[farm.check]] with a `port`, or write check = [] above the first [[farm.backend]]",
-        false => "give the check a `port`, or write check = [] in the farm instead",
+    let protocols = farm.protocols.as_ref().map(|(protocols, _)| protocols);
+    let mismatch = match needs {
+        Needs::Tcp => protocols.filter(|protocols| !protocols.tcp).map(|_| ("TCP", "UDP")),
+        Needs::Udp => protocols.filter(|protocols| !protocols.udp).map(|_| ("UDP", "TCP")),
+        Needs::Port | Needs::IfAny | Needs::Nothing => None,
     };
-    if let Some((protocols, _)) = &farm.protocols
-        && !protocols.tcp
-    {
-        let message = format!("{subject} is by TCP, and the farm is UDP only");
-        errors.push(&check.spot, message, hint);
+    if let Some((by, only)) = mismatch {
+        let fitting = match by {
+            "TCP" => "\"udp\", \"dns\" or \"icmp\"",
+            _ => "\"tcp\", \"http\" or \"icmp\"",
+        };
+        let hint = match check.default {
+            true => format!(
+                "add [[farm.check]] with type = {fitting}, or write check = [] above the first [[farm.backend]]"
+            ),
+            false => format!("write type = {fitting}, or the `port` on which the backends answer it"),
+        };
+        errors.push(&check.spot, format!("{subject} is by {by}, and the farm is {only} only"), hint);
         return;
     }
     let some_without_port = farm.backends.iter().any(|backend| backend.port == Some(None));
@@ -104,6 +147,7 @@ fn judge_check(farm: &FarmDraft, check: &CheckDraft, errors: &mut Errors) {
         return;
     };
     let message = match &placed.ports {
+        Ports::All if needs == Needs::IfAny => return,
         Ports::All => format!("{subject} has no port, and the farm's ports are \"*\""),
         Ports::Ranges(_) if placed.ports.count() > CHECKED_PORTS_MAX => {
             let count = placed.ports.count();
@@ -111,11 +155,18 @@ fn judge_check(farm: &FarmDraft, check: &CheckDraft, errors: &mut Errors) {
         }
         Ports::Ranges(_) => return,
     };
+    let hint = match check.default {
+        true => {
+            "add [[farm.check]] with a `port` or with type = \"icmp\", or write check = [] above the first \
+             [[farm.backend]]"
+        }
+        false => "give the check a `port`, or write type = \"icmp\", or check = [] in the farm instead",
+    };
     errors.push(&check.spot, message, hint);
 }
 
-pub fn timeout_too_long(spot: &Spot, timeout: Duration, interval: Duration, errors: &mut Errors) {
-    let (timeout, interval) = (duration_text(timeout), duration_text(interval));
-    let message = format!("{timeout} is longer than the check's interval of {interval}");
+pub fn longer_than_interval(spot: &Spot, duration: Duration, interval: Duration, errors: &mut Errors) {
+    let (duration, interval) = (duration_text(duration), duration_text(interval));
+    let message = format!("{duration} is longer than the check's interval of {interval}");
     errors.push(spot, message, format!("write \"{interval}\" or less, or a longer `interval`"));
 }

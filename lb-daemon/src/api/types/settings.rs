@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
-use lb_core::config::model::{self, Config, Mode, Ports, Scheduler, XdpMode};
+use lb_core::config::model::{self, Config, Mode, OnDown, Ports, Scheduler, WhenAllDown, XdpMode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+
+mod check;
+
+pub use check::CheckSettings;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -70,6 +74,14 @@ pub struct FarmSettings {
     pub scheduler: String,
     pub timeouts: TimeoutSettings,
     pub enabled: bool,
+    /// What happens to a backend's connections when it goes down: `cut` or `keep`.
+    pub on_down: String,
+    /// What a client meets when no backend is healthy: `refuse` or `try-all`.
+    pub when_all_down: String,
+    /// Over how long a backend that has recovered gets back its full weight; `0s`: at once.
+    pub slow_start: String,
+    pub passive: PassiveSettings,
+    pub on_change: Vec<HookSettings>,
     pub backend: Vec<BackendSettings>,
     pub check: Vec<CheckSettings>,
 }
@@ -85,6 +97,11 @@ impl From<&model::Farm> for FarmSettings {
             scheduler: scheduler(of.scheduler).to_owned(),
             timeouts: (&of.timeouts).into(),
             enabled: of.enabled,
+            on_down: on_down(of.on_down).to_owned(),
+            when_all_down: when_all_down(of.when_all_down).to_owned(),
+            slow_start: duration(of.slow_start),
+            passive: (&of.passive).into(),
+            on_change: of.on_change.iter().map(Into::into).collect(),
             backend: of.backends.iter().map(Into::into).collect(),
             check: of.checks.iter().map(Into::into).collect(),
         }
@@ -94,13 +111,30 @@ impl From<&model::Farm> for FarmSettings {
 pub(super) fn ports(of: &Ports) -> Value {
     match of {
         Ports::All => Value::from("*"),
-        Ports::Ranges(ranges) => ranges
-            .iter()
-            .map(|&(first, last)| match first == last {
-                true => Value::from(first),
-                false => Value::from(format!("{first}-{last}")),
-            })
-            .collect(),
+        Ports::Ranges(all) => Value::from(ranges(all)),
+    }
+}
+
+/// Inclusive ranges as numbers and `"a-b"`.
+fn ranges(of: &[(u16, u16)]) -> Vec<Value> {
+    let value = |&(first, last): &(u16, u16)| match first == last {
+        true => Value::from(first),
+        false => Value::from(format!("{first}-{last}")),
+    };
+    of.iter().map(value).collect()
+}
+
+fn on_down(of: OnDown) -> &'static str {
+    match of {
+        OnDown::Cut => "cut",
+        OnDown::Keep => "keep",
+    }
+}
+
+fn when_all_down(of: WhenAllDown) -> &'static str {
+    match of {
+        WhenAllDown::Refuse => "refuse",
+        WhenAllDown::TryAll => "try-all",
     }
 }
 
@@ -151,6 +185,9 @@ pub struct BackendSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     pub weight: u16,
+    /// The lowest number with a healthy backend is used, the others stand by.
+    #[serde(default)]
+    pub priority: u16,
 }
 
 impl From<&model::Backend> for BackendSettings {
@@ -160,34 +197,49 @@ impl From<&model::Backend> for BackendSettings {
             address: of.address.iter().map(|ip| ip.to_string()).collect(),
             port: of.port,
             weight: of.weight,
+            priority: of.priority,
         }
     }
 }
 
-/// A `[[farm.check]]` table.
+/// What the traffic itself says of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CheckSettings {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub interval: String,
-    pub timeout: String,
-    pub rise: u32,
-    pub fall: u32,
-    /// Absent: the backend's port, or each port of the farm.
+pub struct PassiveSettings {
+    /// A backend that leaves connections unanswered, or resets them, is checked at once.
+    pub suspect: bool,
+    /// And is taken out without a check's word.
+    pub eject: bool,
+    /// How long the first time; with `eject` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
+    pub hold: Option<String>,
+    /// So many percent of a farm's backends at the most; with `eject` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<u8>,
 }
 
-impl From<&model::Check> for CheckSettings {
-    fn from(of: &model::Check) -> Self {
+impl From<&model::Passive> for PassiveSettings {
+    fn from(of: &model::Passive) -> Self {
         Self {
-            kind: of.kind.as_str().to_owned(),
-            interval: duration(of.interval),
-            timeout: duration(of.timeout),
-            rise: of.rise,
-            fall: of.fall,
-            port: of.port,
+            suspect: of.suspect,
+            eject: of.eject.is_some(),
+            hold: of.eject.as_ref().map(|eject| duration(eject.hold)),
+            at_most: of.eject.as_ref().map(|eject| eject.at_most),
         }
+    }
+}
+
+/// A command that is told of every change of a backend's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookSettings {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    pub user: String,
+    pub timeout: String,
+}
+
+impl From<&model::Hook> for HookSettings {
+    fn from(of: &model::Hook) -> Self {
+        Self { command: of.command.clone(), user: of.user.clone(), timeout: duration(of.timeout) }
     }
 }
 

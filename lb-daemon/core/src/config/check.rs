@@ -1,0 +1,127 @@
+//! One `[[farm.check]]`: the keys that every type of check has. What a type has besides is read by [`super::probe`].
+
+use std::time::Duration;
+
+use super::fields::{Errors, Place, Spot, Table};
+use super::keys::{self, CHECK_OWNERS, CHECK_TYPES};
+use super::model::{Check, CheckKind};
+use super::probe;
+use super::rules;
+
+/// Below this a check is a load of its own.
+const LEAST: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub struct CheckDraft {
+    /// The check's table, or the farm's if the file names no check.
+    pub spot: Spot,
+    /// Whether it is the check that a farm gets when the file names none.
+    pub default: bool,
+    /// Whether the file names a port, right or wrong.
+    pub has_port: bool,
+    /// `None` if it was refused.
+    pub kind: Option<CheckKind>,
+    pub check: Option<Check>,
+}
+
+/// The checks, and whether they are all that the file names. None named: the default one; an empty list: none.
+pub fn read_checks(table: &Table<'_>, errors: &mut Errors) -> (Vec<CheckDraft>, bool) {
+    let Some(place) = table.get("check") else {
+        let (spot, check) = (table.spot.clone(), Check::tcp());
+        let kind = Some(check.kind.clone());
+        return (vec![CheckDraft { spot, default: true, has_port: false, kind, check: Some(check) }], true);
+    };
+    let Some(places) = place.tables("[[farm.check]]", errors) else {
+        return (Vec::new(), false);
+    };
+    let count = places.len();
+    let drafts: Vec<_> = places.iter().filter_map(|place| read_check(place, errors)).collect();
+    let whole = drafts.len() == count;
+    (drafts, whole)
+}
+
+fn read_check(place: &Place<'_>, errors: &mut Errors) -> Option<CheckDraft> {
+    let table = Table::open(place, &keys::CHECK, errors)?;
+    let default = Check::tcp();
+    let word = match table.get("type") {
+        Some(place) => place.choice(&CHECK_TYPES.map(|word| (word, word)), &[], errors),
+        None => Some(default.kind.as_str()),
+    };
+    let kind = word.and_then(|word| {
+        judge_keys(&table, word, errors);
+        probe::read_kind(&table, word, errors)
+    });
+    let interval =
+        table.get("interval").map_or(Some(default.interval), |place| place.duration(LEAST, errors));
+    // A short interval alone is no mistake: the defaults give way.
+    let timeout = read_within(&table, "timeout", interval, default.timeout, errors);
+    let fast_interval = read_within(&table, "fast_interval", interval, default.fast_interval, errors);
+    let mut read_count = |key: &str, default: u32| match table.get(key) {
+        Some(place) => place.integer(1..=1000, errors).and_then(|count| u32::try_from(count).ok()),
+        None => Some(default),
+    };
+    let (rise, fall) = (read_count("rise", default.rise), read_count("fall", default.fall));
+    // What a type does not have is told already.
+    let port = match table.get("port") {
+        Some(place) if word != Some("icmp") => place.port(errors).map(Some),
+        Some(_) | None => Some(None),
+    };
+    let make = || {
+        Some(Check {
+            kind: kind.clone()?,
+            interval: interval?,
+            fast_interval: fast_interval?,
+            timeout: timeout?,
+            rise: rise?,
+            fall: fall?,
+            port: port?,
+        })
+    };
+    let check = make();
+    let has_port = table.get("port").is_some();
+    Some(CheckDraft { spot: table.spot, default: false, has_port, kind, check })
+}
+
+/// A duration that is not longer than the check's interval.
+fn read_within(
+    table: &Table<'_>,
+    key: &str,
+    interval: Option<Duration>,
+    default: Duration,
+    errors: &mut Errors,
+) -> Option<Duration> {
+    let Some(place) = table.get(key) else {
+        return Some(interval.map_or(default, |interval| interval.min(default)));
+    };
+    let duration = place.duration(LEAST, errors)?;
+    if let Some(interval) = interval
+        && duration > interval
+    {
+        rules::longer_than_interval(&place.spot, duration, interval, errors);
+        return None;
+    }
+    Some(duration)
+}
+
+/// Reports each key that checks of another type have.
+fn judge_keys(table: &Table<'_>, word: &str, errors: &mut Errors) {
+    for (key, owners) in CHECK_OWNERS.iter().filter(|(_, owners)| !owners.contains(&word)) {
+        let Some(spot) = table.key_spot(key) else { continue };
+        if *key == "port" {
+            errors.push(
+                &spot,
+                "a check of type \"icmp\" has no port",
+                "remove it: a ping goes to the address",
+            );
+            continue;
+        }
+        let types = owners.iter().map(|owner| format!("\"{owner}\"")).collect::<Vec<_>>().join(", ");
+        let hint = match (table.get("type"), owners.first()) {
+            (None, Some(owner)) => {
+                format!("write type = \"{owner}\" as well; without a `type` a check is by TCP alone")
+            }
+            (Some(_), _) | (None, None) => "remove it, or write another `type`".to_owned(),
+        };
+        errors.push(&spot, format!("`{key}` belongs to checks of type {types}, not \"{word}\""), hint);
+    }
+}

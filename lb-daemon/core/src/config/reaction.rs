@@ -1,0 +1,114 @@
+//! What follows from a backend's health, as far as a farm says it: `on_down`, `when_all_down`, `slow_start`,
+//! `passive`, `on_change`.
+
+use std::time::Duration;
+
+use super::fields::{Errors, Place, Table};
+use super::keys;
+use super::model::{Eject, Hook, OnDown, Passive, USER, WhenAllDown};
+use super::probe::{read_command, read_user};
+use super::tree::Value;
+
+/// The most hooks of a farm: each is a process at every change.
+const HOOKS_MAX: usize = 8;
+/// How long a hook may take unless the file says otherwise.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
+const HOLD: Duration = Duration::from_secs(10);
+const AT_MOST: u8 = 50;
+
+#[derive(Debug)]
+pub struct Reaction {
+    pub on_down: OnDown,
+    pub when_all_down: WhenAllDown,
+    pub slow_start: Duration,
+    pub passive: Passive,
+    pub on_change: Vec<Hook>,
+}
+
+pub fn read_reaction(table: &Table<'_>, errors: &mut Errors) -> Option<Reaction> {
+    let on_down = table.get("on_down").map_or(Some(OnDown::Cut), |place| {
+        place.choice(&[("cut", OnDown::Cut), ("keep", OnDown::Keep)], &[], errors)
+    });
+    let when_all_down = table.get("when_all_down").map_or(Some(WhenAllDown::Refuse), |place| {
+        let words = [("refuse", WhenAllDown::Refuse), ("try-all", WhenAllDown::TryAll)];
+        place.choice(&words, &[], errors)
+    });
+    let slow_start =
+        table.get("slow_start").map_or(Some(Duration::ZERO), |place| place.duration(Duration::ZERO, errors));
+    let passive = table.get("passive").map_or(Some(Passive::default()), |place| read_passive(&place, errors));
+    let on_change = table.get("on_change").map_or(Some(Vec::new()), |place| read_hooks(&place, errors));
+    Some(Reaction {
+        on_down: on_down?,
+        when_all_down: when_all_down?,
+        slow_start: slow_start?,
+        passive: passive?,
+        on_change: on_change?,
+    })
+}
+
+fn read_passive(place: &Place<'_>, errors: &mut Errors) -> Option<Passive> {
+    if let Value::Bool(flag) = place.value {
+        let hint = format!("write passive = {{ suspect = {flag} }}");
+        errors.push(&place.spot, format!("must be a table, not {flag}"), hint);
+        return None;
+    }
+    let table = Table::open(place, &keys::PASSIVE, errors)?;
+    let suspect = table.get("suspect").map_or(Some(true), |place| place.boolean(errors));
+    let eject = table.get("eject").map_or(Some(false), |place| place.boolean(errors));
+    let hold = table.get("hold").map_or(Some(HOLD), |place| place.duration(Duration::from_secs(1), errors));
+    let at_most = table.get("at_most").map_or(Some(AT_MOST), |place| {
+        place.integer(1..=100, errors).and_then(|percent| u8::try_from(percent).ok())
+    });
+    let eject = match eject? {
+        true => Some(Eject { hold: hold?, at_most: at_most? }),
+        false => {
+            let superfluous: Vec<_> =
+                ["hold", "at_most"].iter().filter_map(|key| table.key_spot(key)).collect();
+            for spot in &superfluous {
+                errors.push(
+                    spot,
+                    "means nothing without eject = true",
+                    "write eject = true as well, or remove it",
+                );
+            }
+            superfluous.is_empty().then_some(None)?
+        }
+    };
+    Some(Passive { suspect: suspect?, eject })
+}
+
+/// One command as a list of its words, or tables that say more.
+fn read_hooks(place: &Place<'_>, errors: &mut Errors) -> Option<Vec<Hook>> {
+    let tables = match place.value {
+        Value::Table(_) => true,
+        Value::Array(items) => items.iter().any(|item| matches!(item.value, Value::Table(_))),
+        Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Bool(_) | Value::Other(_) => false,
+    };
+    let items = place.items();
+    if matches!(place.value, Value::Array(_)) && items.is_empty() {
+        return Some(Vec::new());
+    }
+    if !tables {
+        let command = read_command(place, errors)?;
+        return Some(vec![Hook { command, user: USER.to_owned(), timeout: HOOK_TIMEOUT }]);
+    }
+    if items.len() > HOOKS_MAX {
+        let message = format!("has {} commands; {HOOKS_MAX} are the most", items.len());
+        errors.push(&place.spot, message, "write a script that runs them, and name that");
+        return None;
+    }
+    let hooks: Vec<_> = items.iter().map(|item| read_hook(item, errors)).collect();
+    hooks.into_iter().collect()
+}
+
+fn read_hook(place: &Place<'_>, errors: &mut Errors) -> Option<Hook> {
+    let table = Table::open(place, &keys::ON_CHANGE, errors)?;
+    let command = table
+        .need("command", "write command = [\"/etc/drover/changed\"], for example", errors)
+        .and_then(|place| read_command(&place, errors));
+    let user = table.get("user").map_or(Some(USER.to_owned()), |place| read_user(&place, errors));
+    let timeout = table
+        .get("timeout")
+        .map_or(Some(HOOK_TIMEOUT), |place| place.duration(Duration::from_millis(10), errors));
+    Some(Hook { command: command?, user: user?, timeout: timeout? })
+}
