@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod handle;
+pub mod hooks;
 pub mod netlink;
 pub mod overrides;
 pub mod run;

@@ -3,6 +3,7 @@
 //! [`Runner`] owns one task, which owns the board and the probes in flight. Dropping the runner aborts the task, and
 //! with it every probe: their sockets are closed, and nothing is left behind.
 
+pub mod command;
 pub mod program;
 mod tcp;
 
@@ -34,8 +35,8 @@ pub struct BackendHealth {
 }
 
 /// Why a probe could not be made at all, through no fault of the backend.
-#[derive(Debug)]
-struct Untried(String);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untried(pub String);
 
 /// A hold on the task that runs the checks.
 #[derive(Debug)]

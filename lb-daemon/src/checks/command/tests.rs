@@ -1,0 +1,112 @@
+//! What a command is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lb_core::config::model::{BackendName, CommandCheck, CommandContract, Farm, FarmName, Ports};
+
+use super::{Context, arguments, environment, fill_in};
+
+const V4: &str = "10.0.0.11:443";
+const V6: &str = "[2001:db8::11]:443";
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn check(contract: CommandContract) -> CommandCheck {
+    let command = ["check", "-H", "HOST", "--url=http://HOST:PORT/"].map(str::to_owned).to_vec();
+    CommandCheck { command, user: "nobody".to_owned(), contract }
+}
+
+fn context(vip: Option<&str>) -> Context {
+    Context {
+        farm: FarmName::new("mail").unwrap(),
+        backend: BackendName::new("ex1").unwrap(),
+        vip: vip.map(address),
+        timeout: Duration::from_secs(3),
+    }
+}
+
+#[test]
+fn host_and_port_are_filled_in_where_they_are_whole_words() {
+    let table = [
+        ("HOST", "10.0.0.11", "2001:db8::11"),
+        ("PORT", "443", "443"),
+        ("HOST PORT HOST", "10.0.0.11 443 10.0.0.11", "2001:db8::11 443 2001:db8::11"),
+        ("--host=HOST", "--host=10.0.0.11", "--host=2001:db8::11"),
+        ("HOST:PORT", "10.0.0.11:443", "[2001:db8::11]:443"),
+        ("http://HOST/x", "http://10.0.0.11/x", "http://[2001:db8::11]/x"),
+        ("https://HOST:PORT/", "https://10.0.0.11:443/", "https://[2001:db8::11]:443/"),
+        ("HOSTNAME", "HOSTNAME", "HOSTNAME"),
+        ("MYHOST", "MYHOST", "MYHOST"),
+        ("HOST_1", "HOST_1", "HOST_1"),
+        ("HOSTPORT", "HOSTPORT", "HOSTPORT"),
+        ("host port", "host port", "host port"),
+        ("über-HOSTé", "über-10.0.0.11é", "über-2001:db8::11é"),
+        ("", "", ""),
+    ];
+    for (argument, v4, v6) in table {
+        assert_eq!(fill_in(argument, address(V4)), v4, "{argument}");
+        assert_eq!(fill_in(argument, address(V6)), v6, "{argument}");
+    }
+}
+
+#[test]
+fn each_contract_has_its_arguments() {
+    let farm_guardian = arguments(address(V4), &check(CommandContract::FarmGuardian), &context(None));
+    assert_eq!(farm_guardian, ["check", "-H", "10.0.0.11", "--url=http://10.0.0.11:443/"]);
+    let haproxy = check(CommandContract::Haproxy);
+    let own = ["check", "-H", "HOST", "--url=http://HOST:PORT/"];
+    let told = |vip| arguments(address(V4), &haproxy, &context(vip)).split_off(own.len());
+    assert_eq!(told(Some("192.0.2.20:8443")), ["192.0.2.20", "8443", "10.0.0.11", "443"]);
+    assert_eq!(told(None), ["NOT_USED", "NOT_USED", "10.0.0.11", "443"]);
+}
+
+#[test]
+fn each_contract_has_its_environment() {
+    let told = |contract| environment(address(V6), &check(contract), &context(Some("192.0.2.20:8443")));
+    let own = [
+        ("DROVER_FARM", "mail"),
+        ("DROVER_BACKEND", "ex1"),
+        ("DROVER_HOST", "2001:db8::11"),
+        ("DROVER_PORT", "443"),
+    ]
+    .map(|(key, value)| (key, value.to_owned()));
+    assert_eq!(told(CommandContract::FarmGuardian), own);
+    let haproxy = told(CommandContract::Haproxy);
+    for expected in [
+        ("HAPROXY_PROXY_NAME", "mail"),
+        ("HAPROXY_PROXY_ADDR", "192.0.2.20"),
+        ("HAPROXY_PROXY_PORT", "8443"),
+        ("HAPROXY_SERVER_NAME", "ex1"),
+        ("HAPROXY_SERVER_ADDR", "2001:db8::11"),
+        ("HAPROXY_SERVER_PORT", "443"),
+        ("HAPROXY_SERVER_SSL", "0"),
+        ("DROVER_HOST", "2001:db8::11"),
+    ] {
+        assert!(haproxy.iter().any(|(key, value)| (*key, value.as_str()) == expected), "{expected:?}");
+    }
+}
+
+#[test]
+fn the_vip_is_of_the_backends_family_and_port_where_there_is_one() {
+    let farm = |vips: &[&str], ports| Farm {
+        vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+        ports,
+        ..Farm::new(FarmName::new("mail").unwrap())
+    };
+    let mail = || Ports::Ranges(vec![(25, 25), (443, 443)]);
+    let web = || Ports::Ranges(vec![(80, 80)]);
+    let table = [
+        (farm(&["192.0.2.20", "2001:db8::20"], mail()), V4, Some("192.0.2.20:443")),
+        (farm(&["192.0.2.20", "2001:db8::20"], mail()), V6, Some("[2001:db8::20]:443")),
+        (farm(&["192.0.2.20"], web()), V4, Some("192.0.2.20:80")),
+        (farm(&["192.0.2.20"], web()), V6, Some("192.0.2.20:80")),
+        (farm(&["192.0.2.20"], Ports::All), V4, Some("192.0.2.20:443")),
+        (farm(&[], web()), V4, None),
+    ];
+    for (farm, backend, vip) in table {
+        assert_eq!(Context::vip_of(&farm, address(backend)), vip.map(address), "{backend} {:?}", farm.vips);
+    }
+}
