@@ -3,7 +3,14 @@
 //! [`Runner`] owns one task, which owns the board and the probes in flight. Dropping the runner aborts the task, and
 //! with it every probe: their sockets are closed, and nothing is left behind.
 
+mod dns;
+mod http;
+mod icmp;
+mod mail;
+mod probe;
 mod tcp;
+mod tls;
+mod udp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -189,15 +196,23 @@ impl Task {
 async fn run_probe(address: SocketAddr, check: &Check) -> Result<Outcome, Untried> {
     match &check.kind {
         CheckKind::Tcp => tcp::probe(address).await,
-        CheckKind::Http(_)
-        | CheckKind::Tls { .. }
-        | CheckKind::Udp { .. }
-        | CheckKind::Dns { .. }
-        | CheckKind::Icmp
-        | CheckKind::Smtp { .. }
-        | CheckKind::Imap { .. }
-        | CheckKind::Pop3 { .. }
-        | CheckKind::Command(_) => Err(Untried(format!("no probe of kind {}", check.kind.as_str()))),
+        CheckKind::Http(http) => http::probe(address, check, http).await,
+        CheckKind::Tls { tls, min_days } => tls::probe(address, check, tls, *min_days).await,
+        CheckKind::Udp { send, expect } => udp::probe(address, check, send, expect.as_deref()).await,
+        CheckKind::Dns { name, record, expect } => {
+            dns::probe(address, check, dns::Question { name, record, expect }).await
+        }
+        CheckKind::Icmp => icmp::probe(address, check).await,
+        CheckKind::Smtp { starttls } => {
+            mail::probe(address, check, mail::Dialect::Smtp, starttls.as_ref()).await
+        }
+        CheckKind::Imap { starttls } => {
+            mail::probe(address, check, mail::Dialect::Imap, starttls.as_ref()).await
+        }
+        CheckKind::Pop3 { starttls } => {
+            mail::probe(address, check, mail::Dialect::Pop3, starttls.as_ref()).await
+        }
+        CheckKind::Command(_) => Err(Untried(format!("no probe of kind {}", check.kind.as_str()))),
     }
 }
 
