@@ -7,12 +7,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use lb_common::checksum;
 use lb_core::config::model::Check;
 use lb_core::health::Outcome;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 
 use super::Untried;
 use super::probe::{Progress, Trouble, report_errors, took};
@@ -33,18 +34,17 @@ async fn run(address: SocketAddr) -> Result<String, Trouble> {
     })?;
     let request = request(address);
     let started = clock::now();
-    socket.async_io(tokio::io::Interest::WRITABLE, |socket| socket.send(&request)).await?;
+    socket.send(&request).await?;
     let mut buffer = [0; 512];
     loop {
-        let read = |socket: &Socket| io::Read::read(&mut &*socket, &mut buffer);
-        let length = socket.async_io(tokio::io::Interest::READABLE, read).await?;
+        let length = socket.recv(&mut buffer).await?;
         if is_reply(address, &buffer[..length], &request) {
             return Ok(format!("echoed in {}", took(started)));
         }
     }
 }
 
-fn open(address: SocketAddr) -> io::Result<AsyncFd<Socket>> {
+fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     let (domain, protocol) = match address {
         SocketAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
         SocketAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
@@ -52,7 +52,8 @@ fn open(address: SocketAddr) -> io::Result<AsyncFd<Socket>> {
     let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
     report_errors(&socket, address)?;
     socket.connect(&SocketAddr::new(address.ip(), 0).into())?;
-    AsyncFd::register(socket)
+    // To the runtime one socket that sends and receives datagrams is like another.
+    UdpSocket::from_std(OwnedFd::from(socket).into())
 }
 
 /// An echo request. The kernel computes the checksum of ICMPv6 (RFC 3542, section 3.1).

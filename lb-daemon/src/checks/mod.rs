@@ -217,4 +217,6 @@ async fn run_probe(address: SocketAddr, check: &Check) -> Result<Outcome, Untrie
 }
 
 #[cfg(test)]
+mod test_server;
+#[cfg(test)]
 mod tests;
