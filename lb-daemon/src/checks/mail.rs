@@ -135,8 +135,9 @@ async fn run(
         return Err(Trouble::failed(format!("the server does not offer {word}")));
     }
     server.exchange(&dialect.starttls(), progress).await?;
+    let stream = server.into_inner()?;
     progress.step("TLS handshake");
-    let stream = client.handshake(server.into_inner()?).await?;
+    let stream = client.handshake(stream).await?;
     let warning = tls::warning(tls::Validity::of(&stream));
     let passed = format!("greeted, {word} in {}{warning}", took(started));
     Conversation::over(stream).leave(dialect, deadline).await;
