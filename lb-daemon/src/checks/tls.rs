@@ -127,9 +127,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Asks for the name that `tls` gives, else for `host`, else for the address.
+    /// Asks for the name that `tls` gives, else for `host` (as in a Host header), else for the address.
     pub(super) async fn new(tls: &Tls, host: Option<&str>, address: SocketAddr) -> Result<Self, Trouble> {
-        let name = match tls.server_name.as_deref().or(host) {
+        let name = match tls.server_name.as_deref().or(host.map(without_port)) {
             Some(name) => ServerName::try_from(name.to_owned())
                 .map_err(|_| Trouble::untried(format!("{name:?} is no name that TLS can ask for")))?,
             None => ServerName::IpAddress(address.ip().into()),
@@ -149,6 +149,18 @@ impl Client {
                 None => error.into(),
             }
         })
+    }
+}
+
+/// The name or address in a Host header.
+fn without_port(host: &str) -> &str {
+    if let Some(bracketed) = host.strip_prefix('[') {
+        return bracketed.split(']').next().unwrap_or(bracketed);
+    }
+    match host.split_once(':') {
+        // Two colons: an IPv6 address.
+        Some((name, port)) if !port.contains(':') => name,
+        Some(_) | None => host,
     }
 }
 

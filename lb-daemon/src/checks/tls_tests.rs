@@ -132,3 +132,18 @@ async fn a_name_that_cannot_be_asked_for_is_no_failure_of_the_backend() {
     let CheckKind::Tls { tls, .. } = &check.kind else { unreachable!() };
     assert!(probe(closed().await, &check, tls, None).await.is_err());
 }
+
+#[test]
+fn the_name_asked_for_has_no_port() {
+    let table = [
+        ("mail.example.org", "mail.example.org"),
+        ("mail.example.org:8443", "mail.example.org"),
+        ("192.0.2.1:443", "192.0.2.1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+    ];
+    for (host, name) in table {
+        assert_eq!(without_port(host), name);
+    }
+}
