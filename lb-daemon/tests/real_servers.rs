@@ -196,7 +196,7 @@ fn https_and_tls_with_nginx() {
     let verified = Tls { verify: true, server_name: None };
     down(server.address, &web(Some(verified.clone()), paths), UNTRUSTED);
     let tls = CheckKind::Tls { tls: any_certificate(), min_days: Some(30) };
-    up(&server, &tls, "TLSv1_3, certificate valid for ");
+    up(&server, &tls, "TLS 1.2, certificate valid for ");
     down(server.address, &CheckKind::Tls { tls: verified, min_days: None }, UNTRUSTED);
     down(server.stop(), &tls, "connection refused");
     let plain = nginx(false);

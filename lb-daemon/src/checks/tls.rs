@@ -14,7 +14,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage,
-    PeerIncompatible, RootCertStore, SignatureScheme,
+    PeerIncompatible, ProtocolVersion, RootCertStore, SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OnceCell;
@@ -57,8 +57,10 @@ async fn run(
     // Whether the server takes the farewell is its own affair.
     stream.shutdown().await.ok();
     judge_validity(left, min_days)?;
-    let version = stream.get_ref().1.protocol_version().and_then(|version| version.as_str());
-    Ok(format!("{}, {}, in {took}", version.unwrap_or("TLS"), say_validity(left)))
+    // The client offers these two and no other.
+    let newest = stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let version = if newest { "TLS 1.3" } else { "TLS 1.2" };
+    Ok(format!("{version}, {}, in {took}", say_validity(left)))
 }
 
 fn judge_validity(left: Option<i64>, min_days: Option<u32>) -> Result<(), Trouble> {

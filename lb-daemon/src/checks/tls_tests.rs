@@ -84,14 +84,14 @@ async fn an_authority_that_the_host_does_not_know_is_not_trusted() {
 #[tokio::test]
 async fn the_days_left_are_told_warned_of_and_judged() {
     let table = [
-        (80 * DAY, None, true, "TLSv1_3, certificate valid for 80 days, in "),
-        (80 * DAY, Some(30), true, "TLSv1_3, certificate valid for 80 days, in "),
-        (5 * DAY, None, true, "TLSv1_3, warning: certificate expires in 5 days, in "),
-        (5 * DAY, Some(5), true, "TLSv1_3, warning: certificate expires in 5 days, in "),
+        (80 * DAY, None, true, "TLS 1.3, certificate valid for 80 days, in "),
+        (80 * DAY, Some(30), true, "TLS 1.3, certificate valid for 80 days, in "),
+        (5 * DAY, None, true, "TLS 1.3, warning: certificate expires in 5 days, in "),
+        (5 * DAY, Some(5), true, "TLS 1.3, warning: certificate expires in 5 days, in "),
         (5 * DAY, Some(30), false, "certificate expires in 5 days, wanted at least 30"),
         (20 * DAY, Some(30), false, "certificate valid for 20 days, wanted at least 30"),
         (1, Some(1), false, "certificate expires in 1 hour, wanted at least 1"),
-        (-3 * DAY, None, true, "TLSv1_3, warning: certificate expired 2 days ago, in "),
+        (-3 * DAY, None, true, "TLS 1.3, warning: certificate expired 2 days ago, in "),
         (-3 * DAY, Some(0), false, "certificate expired 2 days ago"),
     ];
     for (to, min_days, passed, reason) in table {
