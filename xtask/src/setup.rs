@@ -35,6 +35,10 @@ fn packages(llvm: &str) -> Vec<Package> {
         package("nftables", Some("nft"), "tests: counting packets; benchmarks: the rival"),
         package("curl", Some("curl"), "tests: a real client"),
         package("nginx-light", Some("nginx"), "tests: a real server"),
+        package("dnsmasq-base", Some("dnsmasq"), "tests of checks: a DNS server"),
+        package("exim4-daemon-light", Some("exim4"), "tests of checks: an SMTP server"),
+        package("dovecot-imapd", Some("dovecot"), "tests of checks: an IMAP server"),
+        package("dovecot-pop3d", Some("dovecot"), "tests of checks: a POP3 server"),
         package("wrk", Some("wrk"), "tests: load"),
         package("iputils-ping", Some("ping"), "tests: what is not for a VIP"),
     ]
@@ -101,9 +105,18 @@ fn install(packages: &[Package]) -> Result<()> {
     let quiet = NoServices::begin()?;
     execute(apt().args(["install", "--no-install-recommends"]).args(&names))?;
     drop(quiet);
-    if names.contains(&"nginx-light") && find("systemctl").is_some() {
-        eprintln!("setup: nginx is for the tests; its service is not enabled");
-        execute(command("systemctl").args(["--quiet", "disable", "nginx"]))?;
+    disable_services(&names)
+}
+
+/// Services that came with packages of the tests would start with the machine.
+fn disable_services(installed: &[&str]) -> Result<()> {
+    if find("systemctl").is_none() {
+        return Ok(());
+    }
+    let services = [("nginx-light", "nginx"), ("exim4-daemon-light", "exim4"), ("dovecot-imapd", "dovecot")];
+    for (_, service) in services.iter().filter(|(package, _)| installed.contains(package)) {
+        eprintln!("setup: {service} is for the tests; its service is not enabled");
+        execute(command("systemctl").args(["--quiet", "disable", service]))?;
     }
     Ok(())
 }

@@ -4,8 +4,15 @@
 //! with it every probe: their sockets are closed, and nothing is left behind.
 
 pub mod command;
+mod dns;
+mod http;
+mod icmp;
+mod mail;
+mod probe;
 pub mod program;
 mod tcp;
+mod tls;
+mod udp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -196,17 +203,27 @@ impl Task {
 async fn run_probe(address: SocketAddr, check: &Check) -> Result<Outcome, Untried> {
     match &check.kind {
         CheckKind::Tcp => tcp::probe(address).await,
-        CheckKind::Http(_)
-        | CheckKind::Tls { .. }
-        | CheckKind::Udp { .. }
-        | CheckKind::Dns { .. }
-        | CheckKind::Icmp
-        | CheckKind::Smtp { .. }
-        | CheckKind::Imap { .. }
-        | CheckKind::Pop3 { .. }
-        | CheckKind::Command(_) => Err(Untried(format!("no probe of kind {}", check.kind.as_str()))),
+        CheckKind::Http(http) => http::probe(address, check, http).await,
+        CheckKind::Tls { tls, min_days } => tls::probe(address, check, tls, *min_days).await,
+        CheckKind::Udp { send, expect } => udp::probe(address, check, send, expect.as_deref()).await,
+        CheckKind::Dns { name, record, expect } => {
+            dns::probe(address, check, dns::Question { name, record, expect }).await
+        }
+        CheckKind::Icmp => icmp::probe(address, check).await,
+        CheckKind::Smtp { starttls } => {
+            mail::probe(address, check, mail::Dialect::Smtp, starttls.as_ref()).await
+        }
+        CheckKind::Imap { starttls } => {
+            mail::probe(address, check, mail::Dialect::Imap, starttls.as_ref()).await
+        }
+        CheckKind::Pop3 { starttls } => {
+            mail::probe(address, check, mail::Dialect::Pop3, starttls.as_ref()).await
+        }
+        CheckKind::Command(_) => Err(Untried(format!("no probe of kind {}", check.kind.as_str()))),
     }
 }
 
+#[cfg(test)]
+mod test_server;
 #[cfg(test)]
 mod tests;
