@@ -12,6 +12,8 @@ pub type MappedAddress = [u8; 16];
 /// What the two families' addresses have in common. Addresses are bytes as they stand on the wire.
 pub trait Address: Copy + Eq + 'static {
     fn mapped(&self) -> MappedAddress;
+    /// Copies the address. To be used on the fast path: an assignment of 16 bytes may become a call in a BPF program.
+    fn copy_to(&self, to: &mut Self);
     /// Mixes the address into a hash.
     fn mix(&self, hash: u64) -> u64;
     /// What replacing `old` by `new` does to a checksum.
@@ -32,6 +34,10 @@ impl Address for [u8; 4] {
         map_ipv4(*self)
     }
     #[inline(always)]
+    fn copy_to(&self, to: &mut Self) {
+        *to = *self;
+    }
+    #[inline(always)]
     fn mix(&self, hash: u64) -> u64 {
         mix(hash, u32::from_be_bytes(*self))
     }
@@ -49,6 +55,11 @@ impl Address for [u8; 16] {
     #[inline(always)]
     fn mapped(&self) -> MappedAddress {
         *self
+    }
+    #[inline(always)]
+    fn copy_to(&self, to: &mut Self) {
+        to[..8].copy_from_slice(&self[..8]);
+        to[8..].copy_from_slice(&self[8..]);
     }
     #[inline(always)]
     fn mix(&self, mut hash: u64) -> u64 {
