@@ -85,13 +85,7 @@ pub fn measure(object: &mut Object, case: &mut Case, rounds: usize) -> Result<Ve
     Ok(measured.split_off(1))
 }
 
-fn wrapped(
-    object: &mut Object,
-    target: &ProgramFd,
-    frame: &[u8],
-    repeat: u32,
-    action: u32,
-) -> Result<f64> {
+fn wrapped(object: &mut Object, target: &ProgramFd, frame: &[u8], repeat: u32, action: u32) -> Result<f64> {
     object.aim(target)?;
     let wrapper = if frame.get(12..14) == Some(&[0x08, 0x00]) { "restore_v4" } else { "restore_v6" };
     run(object, wrapper, frame, repeat, action)

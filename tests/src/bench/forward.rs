@@ -201,8 +201,7 @@ impl Lane {
         self.sink.enter(|| -> Result<()> {
             let index = if_nametoindex("s0")?;
             for port in 0..FLOWS as u16 {
-                let ends =
-                    Ends::new((BACKEND.into(), PORT), (source.into(), FIRST_CLIENT_PORT + port));
+                let ends = Ends::new((BACKEND.into(), PORT), (source.into(), FIRST_CLIENT_PORT + port));
                 // The floor turns it round.
                 let frame = packet::frame((SINK_MAC, BACK_MAC), ends, Kind::Datagram)?;
                 answerer.send("floor", &frame, index, 1)?;
@@ -244,9 +243,6 @@ impl Lane {
         })??;
         let arrived = self.counter.arrived()? - before;
         ensure!(arrived > 0, "nothing arrives");
-        Ok(Rate {
-            packets: arrived as f64 / elapsed.as_secs_f64(),
-            lost: 1.0 - arrived as f64 / sent as f64,
-        })
+        Ok(Rate { packets: arrived as f64 / elapsed.as_secs_f64(), lost: 1.0 - arrived as f64 / sent as f64 })
     }
 }

@@ -1,9 +1,9 @@
 //! The programs of `lb-ebpf/src/bench.rs`, loaded.
 
 use anyhow::{Context, Result, ensure};
-use aya::{Ebpf, Pod};
 use aya::maps::{Array, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use aya::{Ebpf, Pod};
 use lb_common::bench::{FramePattern, HeadV4, HeadV6};
 use lb_daemon::datapath::BENCH_OBJECT;
 

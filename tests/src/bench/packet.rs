@@ -133,8 +133,7 @@ mod tests {
 
     #[test]
     fn a_frame_says_what_it_was_told() {
-        for (src, dst, length) in
-            [("198.18.0.1:5", "192.0.2.10:80", 64), ("[fd00::1]:5", "[fd00::2]:80", 84)]
+        for (src, dst, length) in [("198.18.0.1:5", "192.0.2.10:80", 64), ("[fd00::1]:5", "[fd00::2]:80", 84)]
         {
             let ends_of = Ends { src: src.parse().unwrap(), dst: dst.parse().unwrap() };
             for kind in [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Datagram] {

@@ -195,8 +195,12 @@ impl Report {
             let ratio = row.ratio();
             let (bars, met) = match ratio.median {
                 _ if !row.judged => (String::new(), ""),
-                median if median >= FORWARDING_GOAL => (format!("{FORWARDING_GOAL}/{FORWARDING_MUST}"), "met"),
-                median if median >= FORWARDING_MUST => (format!("{FORWARDING_GOAL}/{FORWARDING_MUST}"), "goal"),
+                median if median >= FORWARDING_GOAL => {
+                    (format!("{FORWARDING_GOAL}/{FORWARDING_MUST}"), "met")
+                }
+                median if median >= FORWARDING_MUST => {
+                    (format!("{FORWARDING_GOAL}/{FORWARDING_MUST}"), "goal")
+                }
                 _ => (format!("{FORWARDING_GOAL}/{FORWARDING_MUST}"), "missed"),
             };
             let line = format!(
