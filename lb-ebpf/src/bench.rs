@@ -12,7 +12,7 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::Address as _;
-use lb_common::bench::{self, HeadV4, HeadV6, PORTS, Pattern};
+use lb_common::bench::{HeadV4, HeadV6, PORTS, Pattern};
 use lb_common::checksum::Delta;
 use lb_common::wire::{Ethernet, eth};
 
@@ -92,7 +92,7 @@ fn write_v4(frame: &mut Frame) -> Option<()> {
     let pattern = PATTERN_V4.get_ptr_mut(0)?;
     // SAFETY: one CPU generates at a time.
     let pattern = unsafe { &mut *pattern };
-    pattern.state = bench::next(pattern.state);
+    pattern.state = pattern.order.next(pattern.state);
     let flow = pattern.state & pattern.mask;
     let (to, from) = (frame.edit::<HeadV4>(0)?, &pattern.head);
     eth::copy(&mut to.destination, &from.destination);
@@ -113,7 +113,7 @@ fn write_v6(frame: &mut Frame) -> Option<()> {
     let pattern = PATTERN_V6.get_ptr_mut(0)?;
     // SAFETY: one CPU generates at a time.
     let pattern = unsafe { &mut *pattern };
-    pattern.state = bench::next(pattern.state);
+    pattern.state = pattern.order.next(pattern.state);
     let flow = pattern.state & pattern.mask;
     let (to, from) = (frame.edit::<HeadV6>(0)?, &pattern.head);
     eth::copy(&mut to.destination, &from.destination);

@@ -25,7 +25,9 @@ pub trait Address: Copy + Eq + 'static {
 
 #[inline(always)]
 pub const fn map_ipv4([a, b, c, d]: [u8; 4]) -> MappedAddress {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    // By words, each made at once: the compiler would make a call of the ten zeros.
+    let high = u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d]) as u128;
+    if cfg!(target_endian = "little") { (high << 64).to_le_bytes() } else { high.to_be_bytes() }
 }
 
 impl Address for [u8; 4] {

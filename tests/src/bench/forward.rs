@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::xdp::XdpMode;
-use lb_common::bench::PORTS;
+use lb_common::bench::{Order, PORTS};
 use lb_common::wire::eth::Mac;
 use lb_core::config::model::{self, Mode};
 use nix::net::if_::if_nametoindex;
@@ -47,10 +47,12 @@ pub enum Way {
     Drover,
     Nftables,
     Routed,
+    /// Nobody: the frame is counted and dropped where the balancer would receive it. What the generator and its link cost.
+    Dropped,
 }
 
 impl Way {
-    pub const ALL: [Self; 3] = [Self::Drover, Self::Nftables, Self::Routed];
+    pub const ALL: [Self; 4] = [Self::Drover, Self::Nftables, Self::Routed, Self::Dropped];
 }
 
 /// What a turn of one way saw.
@@ -80,17 +82,21 @@ impl Lane {
     pub fn new(way: Way) -> Result<Self> {
         let [generator, balancer, sink] = ["gen", "bal", "sink"].map(Netns::new);
         let (generator, balancer, sink) = (generator?, balancer?, sink?);
-        let destination = if way == Way::Routed { BACKEND } else { VIP };
+        let destination = match way {
+            Way::Drover | Way::Nftables => VIP,
+            Way::Routed | Way::Dropped => BACKEND,
+        };
         let ends = Ends::new((CLIENT.into(), FIRST_CLIENT_PORT), (destination.into(), PORT));
         let frame = packet::frame((FRONT_MAC, GENERATOR_MAC), ends, Kind::Datagram)?;
         let (source, counter) = (Object::load()?, Object::load()?);
         let mut lane = Self { generator, balancer, sink, source, counter, frame, drover: None };
         lane.connect()?;
-        lane.count()?;
+        lane.count(way)?;
         match way {
             Way::Drover => lane.balance()?,
             Way::Nftables => lane.translate()?,
             Way::Routed => lane.route()?,
+            Way::Dropped => return Ok(lane),
         }
         lane.open(way).with_context(|| format!("opening flows through {way:?}"))?;
         Ok(lane)
@@ -119,13 +125,14 @@ impl Lane {
     }
 
     /// Attaches the sink.
-    fn count(&mut self) -> Result<()> {
+    fn count(&mut self, way: Way) -> Result<()> {
         let ends = Ends::new((CLIENT.into(), 0), (BACKEND.into(), PORT));
-        self.counter.pattern(&packet::frame((SINK_MAC, BACK_MAC), ends, Kind::Datagram)?, 1)?;
+        self.counter.pattern(&packet::frame((SINK_MAC, BACK_MAC), ends, Kind::Datagram)?, 1, Order::SHUFFLED)?;
         let counter = &mut self.counter;
-        self.sink.enter(|| -> Result<()> {
+        let (place, link) = if way == Way::Dropped { (&self.balancer, "b0") } else { (&self.sink, "s0") };
+        place.enter(|| -> Result<()> {
             let program = counter.program("sink")?;
-            program.attach_to_if_index(if_nametoindex("s0")?, XdpMode::Driver)?;
+            program.attach_to_if_index(if_nametoindex(link)?, XdpMode::Driver)?;
             Ok(())
         })?
     }
@@ -189,7 +196,7 @@ impl Lane {
 
     /// Sends one datagram of each flow, and the sink's answer to it, so that all flows are known and answered.
     fn open(&mut self, way: Way) -> Result<()> {
-        self.source.pattern(&self.frame, FLOWS)?;
+        self.source.pattern(&self.frame, FLOWS, Order::SHUFFLED)?;
         // A new link carries nothing until the kernel has looked at it, which may take a second.
         wait_until("the first datagram", Duration::from_secs(10), || {
             self.send(1).is_ok_and(|arrived| arrived == 1)
@@ -228,7 +235,7 @@ impl Lane {
 
     /// Sends packets of `flows` flows for `duration`.
     pub fn measure(&mut self, flows: u32, duration: Duration) -> Result<Rate> {
-        self.source.pattern(&self.frame, flows)?;
+        self.source.pattern(&self.frame, flows, Order::SHUFFLED)?;
         // Warms up.
         self.send(BURST)?;
         let before = self.counter.arrived()?;

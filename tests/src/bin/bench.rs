@@ -104,14 +104,14 @@ fn forwarding(options: &Options, report: &mut Report) -> Result<()> {
     }
     let (rounds, turn) =
         if options.quick { (3, Duration::from_millis(500)) } else { (5, Duration::from_secs(2)) };
-    let [drover, nftables, routed] = Way::ALL.map(Lane::new);
-    let mut lanes = [drover?, nftables?, routed?];
+    let [drover, nftables, routed, dropped] = Way::ALL.map(Lane::new);
+    let mut lanes = [drover?, nftables?, routed?, dropped?];
     for (name, judged, flows) in rows {
         eprintln!("bench: {name}");
         let mut measured = Vec::with_capacity(rounds);
         for _ in 0..rounds {
-            let [drover, nftables, routed] = lanes.each_mut().map(|lane| lane.measure(flows, turn));
-            let round: [Rate; 3] = [drover?, nftables?, routed?];
+            let [drover, nftables, routed, dropped] = lanes.each_mut().map(|lane| lane.measure(flows, turn));
+            let round: [Rate; 4] = [drover?, nftables?, routed?, dropped?];
             measured.push(round);
         }
         report.forwarding.push(Forwarding { name, judged, rounds: measured });
