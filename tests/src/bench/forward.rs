@@ -38,8 +38,9 @@ const PORT: u16 = 9;
 
 /// The flows of the row with many.
 pub const FLOWS: u32 = PORTS;
-/// Frames a call.
-const BURST: u32 = 1 << 14;
+/// Frames a call. Many, for with each call the kernel patches its dispatcher of programs and waits for all CPUs to
+/// notice, which takes as long as 10,000 frames.
+const BURST: u32 = 1 << 19;
 
 /// Who forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
