@@ -1,5 +1,6 @@
 //! Every map, and what is asked of each in one line. Layouts are in `lb_common::abi`, sizes too, but for the
-//! connection tables, which the daemon sizes when it creates them.
+//! connection tables, which the daemon sizes when it creates them. Services and addresses have twice their room, since the
+//! daemon adds all that is new before it removes what is old.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
@@ -14,9 +15,9 @@ use lb_common::wire::{IpHeader, Ipv4, Ipv6};
 #[map]
 static ADDRESS_FILTER: Array<AddressFilter> = Array::pinned(1, 0);
 #[map]
-static ADDRESSES: HashMap<MappedAddress, u32> = HashMap::pinned(abi::ADDRESSES_MAX, BPF_F_NO_PREALLOC);
+static ADDRESSES: HashMap<MappedAddress, u32> = HashMap::pinned(2 * abi::ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 #[map]
-static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
+static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(2 * abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static FARMS: Array<FarmEntry> = Array::pinned(abi::FARMS_MAX, 0);
 #[map]
@@ -162,20 +163,27 @@ pub fn is_backend<A: Address>(address: &A) -> bool {
     address_flags(address) & ADDRESS_BACKEND != 0
 }
 
-/// The farm that serves a flow's destination, and its number. A function of its own, for the sake of the stack.
+/// The number of the farm that serves a flow's destination, or [`NO_FARM`]. A function of its own, for the sake of the
+/// stack, and with a plain number for an answer: the kernel refuses the BTF of niche-packed enums.
 #[inline(never)]
-pub fn farm<A: Address>(key: &FlowKey<A>) -> Option<(u16, &'static FarmEntry)> {
+pub fn farm_id<A: Address>(key: &FlowKey<A>) -> u32 {
     let mut service = ServiceKey::new(key.dst.mapped(), key.dst_port, key.protocol);
     // SAFETY: a u32, read once; the daemon replaces entries whole.
-    let id = match unsafe { SERVICES.get(&service) } {
-        Some(id) => *id,
-        None => {
-            service.port = WILDCARD_PORT;
-            // SAFETY: as above.
-            *unsafe { SERVICES.get(&service) }?
-        }
-    };
-    Some((id as u16, FARMS.get(id)?))
+    if let Some(id) = unsafe { SERVICES.get(&service) } {
+        return *id;
+    }
+    service.port = WILDCARD_PORT;
+    // SAFETY: as above.
+    unsafe { SERVICES.get(&service) }.copied().unwrap_or(NO_FARM)
+}
+
+/// Out of the range of farms.
+const NO_FARM: u32 = u32::MAX;
+
+/// `None` for [`NO_FARM`].
+#[inline(always)]
+pub fn farm(id: u32) -> Option<&'static FarmEntry> {
+    FARMS.get(id)
 }
 
 /// The backend in one slot of a table.

@@ -24,7 +24,8 @@ pub fn open<F: Family>(
     now: u32,
 ) -> Result<&'static Connection<F::Addr>, Verdict> {
     let opens = key.protocol == protocol::UDP || tcp::opens(flags);
-    let Some((farm_id, farm)) = maps::farm(key) else { return Err(stranger(key, opens)) };
+    let farm_id = maps::farm_id(key);
+    let Some(farm) = maps::farm(farm_id) else { return Err(stranger(key, opens)) };
     if !opens {
         return Err(Verdict::NoConnection);
     }
@@ -55,7 +56,7 @@ pub fn open<F: Family>(
     }
     back.set_reverse_of(key);
     connection.client_hop = *client_hop;
-    (connection.farm, connection.backend) = (farm_id, backend_id);
+    (connection.farm, connection.backend) = (farm_id as u16, backend_id);
     (connection.last_seen, connection.created) = (now, now);
     (connection.synack, connection.synack_seen) = (0, 0);
     (connection.state, connection.fins) = (State::Opening as u8, 0);

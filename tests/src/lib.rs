@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod http;
 pub mod netns;
 pub mod nginx;
+pub mod pass;
 pub mod scene;
 pub mod server;
 pub mod steady;

@@ -11,11 +11,13 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
+use crate::pass;
 use crate::wait::wait_until;
 
 /// Where the balancer stands.
@@ -57,6 +59,8 @@ pub struct Topology {
     pub balancer: Netns,
     pub backends: Vec<Backend>,
     segments: Vec<Netns>,
+    /// The programs at the far ends of the balancer's links.
+    links: Vec<OwnedFd>,
 }
 
 impl Topology {
@@ -72,6 +76,7 @@ impl Topology {
             balancer: Netns::new("lb")?,
             backends: Vec::new(),
             segments,
+            links: Vec::new(),
         };
         topology.build_balancer()?;
         topology.build_client()?;
@@ -162,13 +167,14 @@ impl Topology {
         Ok(Backend { name, netns, v4, v6 })
     }
 
-    /// Lets the far ends of the balancer's links receive what XDP sends: without an XDP program of its own a
-    /// virtual link's end must do GRO for that, and to set it counts only while both ends are up.
-    fn receive_redirected(&self) -> Result<()> {
+    /// Lets the far ends of the balancer's links receive what XDP sends.
+    fn receive_redirected(&mut self) -> Result<()> {
         let ports = [(self.front()?, "front"), (self.back()?, "back")];
+        let mut links = Vec::new();
         for (segment, port) in ports.into_iter().take(self.segments.len()) {
-            segment.run("ethtool", &["-K", &port_of(&self.balancer, port), "gro", "on"])?;
+            links.push(segment.enter(|| pass::attach(&port_of(&self.balancer, port)))??);
         }
+        self.links = links;
         Ok(())
     }
 

@@ -66,7 +66,7 @@ fn an_invalid_configuration_is_refused_with_its_place_and_nothing_changed() {
     let cases = [
         ("ports = [80]", "ports = [80]\nwieght = 3", "wieght"),
         ("name = \"b1\"", "name = \"b1\"\nweight = 300", "300"),
-        ("[[farm]]", "[[farm", "line"),
+        ("[[farm]]", "[[farm", "drover.toml:9:7"),
         ("ports = [80]", "ports = [80]\naffinity = { by = \"source\" }", "affinity"),
     ];
     for (from, to, what) in cases {
@@ -159,8 +159,8 @@ fn pins_and_socket_of_a_killed_daemon_are_adopted() {
         let at = words.iter().position(|word| word.starts_with("prog/xdp")).expect("XDP is attached");
         words[at + 2].to_owned()
     };
-    let before = program(topology);
     for _ in 0..2 {
+        let before = program(topology);
         daemon.kill().unwrap();
         assert!(daemon.socket().exists() && daemon.bpffs().join("program").exists());
         assert_eq!(program(topology), before, "the program outlives the daemon");

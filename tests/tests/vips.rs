@@ -56,6 +56,24 @@ fn vips_come_and_go_with_their_farms_on_the_interface_of_their_subnet() {
 }
 
 #[test]
+fn a_farm_that_went_while_no_daemon_ran_leaves_no_vip_behind() {
+    let first = Farm::new("web", "ports = [80]");
+    let second = Farm { vip: 1, ..Farm::new("other", "ports = [80]") };
+    let text = |topology: &Topology| first.text(topology) + &second.text(topology);
+    let mut scene = Scene::new(Arms::Two, 1, "native", (&[80], &[]), text).unwrap();
+    let (topology, daemon) = (&scene.topology, &mut scene.daemon);
+    let gone = [Family::V4, Family::V6].map(|family| topology.vip(family, 1).to_string() + "/");
+    assert!(gone.iter().all(|vip| addresses(topology, "front").contains(vip)));
+    daemon.kill().unwrap();
+    daemon.write_config(&first.text(topology)).unwrap();
+    daemon.launch(&topology.balancer).unwrap();
+    daemon.wait_judged().unwrap();
+    let front = addresses(topology, "front");
+    assert!(!gone.iter().any(|vip| front.contains(vip)), "{front}");
+    assert_serves(topology);
+}
+
+#[test]
 fn neighbours_that_knew_another_owner_are_told() {
     let topology = Topology::new(Arms::Two, 1).unwrap();
     let _server = Server::start(&topology.backends[0].netns, "b1", &[80], &[]).unwrap();

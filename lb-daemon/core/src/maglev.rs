@@ -28,9 +28,10 @@ pub fn build(members: &[Member<'_>]) -> Option<Vec<usize>> {
         return None;
     }
     let mut table = populate(members);
+    let heirs = heirs(members);
     for (slot, owner) in table.iter_mut().enumerate() {
         if !members[*owner].serving {
-            *owner = heir(members, slot)?;
+            *owner = heir(&heirs, slot)?;
         }
     }
     Some(table)
@@ -83,20 +84,35 @@ impl Walk {
     }
 }
 
-/// Who serves a slot whose owner does not: the serving member of the highest weighted score (Thaler and Ravishankar's
-/// rendezvous hashing; the logarithm makes shares proportional to weights).
-fn heir(members: &[Member<'_>], slot: usize) -> Option<usize> {
-    let score = |member: &Member<'_>| {
-        let draw = hash::mix(hash::bytes(3, member.name.as_bytes()), slot as u32);
+/// Who may serve a slot whose owner does not.
+struct Heir {
+    index: usize,
+    /// Makes its draws its own.
+    seed: u64,
+    weight: f64,
+}
+
+fn heirs(members: &[Member<'_>]) -> Vec<Heir> {
+    let serving = members.iter().enumerate().filter(|(_, member)| member.serving && member.weight > 0);
+    serving
+        .map(|(index, member)| Heir {
+            index,
+            seed: hash::bytes(3, member.name.as_bytes()),
+            weight: f64::from(member.weight),
+        })
+        .collect()
+}
+
+/// Who serves a slot whose owner does not: the heir of the highest weighted score (Thaler and Ravishankar's rendezvous
+/// hashing; the logarithm makes shares proportional to weights).
+fn heir(heirs: &[Heir], slot: usize) -> Option<usize> {
+    let score = |heir: &Heir| {
+        let draw = hash::mix(heir.seed, slot as u32);
         let uniform = (hash::mix(draw, 0) >> 11) as f64 / (1u64 << 53) as f64;
-        f64::from(member.weight) / -uniform.max(f64::MIN_POSITIVE).ln()
+        heir.weight / -uniform.max(f64::MIN_POSITIVE).ln()
     };
-    members
-        .iter()
-        .enumerate()
-        .filter(|(_, member)| member.serving && member.weight > 0)
-        .max_by(|(_, a), (_, b)| score(a).total_cmp(&score(b)))
-        .map(|(index, _)| index)
+    let scores = heirs.iter().map(|heir| (score(heir), heir.index));
+    scores.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, index)| index)
 }
 
 #[cfg(test)]

@@ -99,6 +99,10 @@ pub struct Daemon {
     sweeping: bool,
     sweep_at: Instant,
     swept: mpsc::Sender<(anyhow::Result<Sweep>, Duration)>,
+    /// Counts changes of the maps; how many of them came before the last sweep, and before the one under way.
+    changes: u64,
+    swept_changes: u64,
+    sweeping_changes: u64,
     /// The tick since when the clock has been kept, and the last one set.
     floor: u32,
     tick: u32,
@@ -208,6 +212,9 @@ impl Daemon {
             sweeping: false,
             sweep_at: now,
             swept,
+            changes: 0,
+            swept_changes: 0,
+            sweeping_changes: 0,
             floor: tick,
             tick,
             events: Arc::default(),
@@ -237,6 +244,7 @@ impl Daemon {
         }
         self.adopt_health();
         self.resolve().await;
+        self.remove_unwanted_vips().await;
         self.reconcile()?;
         self.place_vips().await;
         self.watch_backends(true);
@@ -319,6 +327,7 @@ impl Daemon {
 
     fn start_sweep(&mut self) {
         self.sweeping = true;
+        self.sweeping_changes = self.changes;
         let (reader, floor, timeouts, swept) =
             (self.reader.clone(), self.floor, self.timeouts(), self.swept.clone());
         tokio::task::spawn_blocking(move || {
@@ -337,7 +346,10 @@ impl Daemon {
                 tracing::trace!(expired = sweep.expired, ?took, "swept the connection tables");
                 let freed = self.sweep.tracked.keys().any(|id| !sweep.tracked.contains_key(id));
                 self.sweep = sweep;
-                if freed {
+                // After a change the planner waits for a look at the connections before it gives numbers up.
+                let first_look = self.swept_changes != self.sweeping_changes;
+                self.swept_changes = self.sweeping_changes;
+                if freed || first_look {
                     self.follow();
                 }
                 self.publish();
@@ -365,10 +377,12 @@ impl Daemon {
     /// If it does not fit or the kernel refuses. The maps may then be anywhere on the way.
     fn reconcile(&mut self) -> anyhow::Result<()> {
         let desired = Desired::of(&self.config, |farm, backend| self.facts(farm, backend));
-        let in_use = |id: u16| self.sweep.tracked.get(&id).is_some_and(|&connections| connections > 0);
+        let looked = self.swept_changes == self.changes;
+        let in_use = |id: u16| !looked || self.sweep.tracked.get(&id).is_some_and(|&count| count > 0);
         let ops = self.planner.plan(&self.observed, &desired, &self.hops, in_use)?;
         if !ops.is_empty() {
             tracing::debug!(operations = ops.len(), "changing the maps");
+            self.changes += 1;
         }
         self.datapath.apply(&mut self.observed, &ops)?;
         self.behind = false;

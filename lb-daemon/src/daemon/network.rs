@@ -113,16 +113,8 @@ impl Daemon {
 
     /// Puts every VIP of an enabled farm on its interface, takes those away that are no longer wanted, and announces new ones.
     pub(super) async fn place_vips(&mut self) {
-        let manage = self.config.daemon.manage_vips;
-        let farms = self.config.farms.iter().filter(|farm| farm.enabled && manage);
-        let wanted: BTreeSet<IpAddr> = farms.flat_map(|farm| farm.vips.iter().copied()).collect();
-        let names = &self.config.daemon.interfaces;
-        let interfaces: Vec<Link> = names
-            .iter()
-            .filter_map(|name| self.links.iter().find(|link| link.name == *name))
-            .cloned()
-            .collect();
-        self.remove_unwanted_vips(&wanted, &interfaces).await;
+        self.remove_unwanted_vips().await;
+        let (wanted, interfaces) = (self.wanted_vips(), self.vip_interfaces());
         let mut news = Vec::new();
         for vip in wanted {
             let placed = async {
@@ -149,8 +141,22 @@ impl Daemon {
         }
     }
 
-    /// Those that this daemon put in place, and those that one before it did and the maps tell of.
-    async fn remove_unwanted_vips(&mut self, wanted: &BTreeSet<IpAddr>, interfaces: &[Link]) {
+    fn wanted_vips(&self) -> BTreeSet<IpAddr> {
+        let manage = self.config.daemon.manage_vips;
+        let farms = self.config.farms.iter().filter(|farm| farm.enabled && manage);
+        farms.flat_map(|farm| farm.vips.iter().copied()).collect()
+    }
+
+    fn vip_interfaces(&self) -> Vec<Link> {
+        let names = &self.config.daemon.interfaces;
+        let found = names.iter().filter_map(|name| self.links.iter().find(|link| link.name == *name));
+        found.cloned().collect()
+    }
+
+    /// Takes away those that this daemon put in place, and those that one before it did and the maps tell of: before a
+    /// plan makes the maps forget them.
+    pub(super) async fn remove_unwanted_vips(&mut self) {
+        let (wanted, interfaces) = (self.wanted_vips(), self.vip_interfaces());
         let mut unwanted: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
         self.vips.retain(|vip, ifindex| {
             let keep = wanted.contains(vip);

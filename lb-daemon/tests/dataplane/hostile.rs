@@ -159,10 +159,10 @@ fn ip_options_do_not_hide_the_ports() {
 fn a_farm_without_a_backend_to_serve_drops_new_connections() {
     let web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)]);
     let mut rig = Rig::new(4096);
-    rig.configure_with(&[web.clone()], |_| false, &NextHops::new());
+    rig.configure_with(std::slice::from_ref(&web), |_| false, &NextHops::new());
     let syn = frame("198.51.100.7:40000", "192.0.2.10:80", tcp(SYN), b"");
     assert_eq!(rig.verdict(&syn), "no_backend");
-    rig.configure_with(&[web.clone()], |_| true, &NextHops::new());
+    rig.configure_with(std::slice::from_ref(&web), |_| true, &NextHops::new());
     assert_eq!(rig.verdict(&syn), "no_next_hop");
     assert_eq!(rig.connections(), 0);
     rig.configure(&[web], |_| true);

@@ -1,0 +1,125 @@
+//! Desired state against what the maps hold: an ordered list of operations that leads from one to the other.
+//!
+//! Whatever happened before (a crash half-way, a second run, an older daemon), the same desired state ends in the same maps.
+//! The order lets packets find every map complete at every moment: what others refer to comes first, references next,
+//! and what is no longer referred to goes last.
+
+mod observed;
+mod plan;
+
+use std::collections::{BTreeSet, HashMap};
+
+use lb_common::abi::{
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceKey,
+};
+
+pub use observed::Observed;
+use plan::Plan;
+
+use crate::config::model::FarmName;
+use crate::desired::{Desired, DesiredFarm, NextHops};
+use crate::maglev::{self, Member};
+
+/// One change of one map.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MapOp {
+    Filter(Box<AddressFilter>),
+    /// Set or delete.
+    Address(MappedAddress, Option<u32>),
+    Service(ServiceKey, Option<u16>),
+    FarmLabel(u16, Option<Label>),
+    Farm(u16, FarmEntry),
+    BackendLabel(u16, Option<BackendLabel>),
+    Backend(u16, BackendEntry),
+    /// A backend's counters start from 0: the number had another owner.
+    ResetCounters(u16),
+    Table(u32, Box<MaglevTable>),
+}
+
+/// Why a desired state does not fit into the maps. Nothing is to be changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DiffError {
+    #[error("{wanted} {what} do not fit: at most {most}")]
+    TooMany { what: &'static str, wanted: usize, most: u32 },
+    #[error(
+        "no number is free for another {what}: {most} are in use, by former ones too while connections to them last; wait until those end, cut them, or change fewer at once"
+    )]
+    NumbersExhausted { what: &'static str, most: u32 },
+}
+
+/// Makes plans, and remembers the tables it has computed.
+#[derive(Default)]
+pub struct Planner {
+    tables: HashMap<FarmName, (Vec<Slot>, Option<Vec<u16>>)>,
+}
+
+/// What a table depends on, of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slot {
+    name: String,
+    weight: u16,
+    serving: bool,
+}
+
+impl Planner {
+    /// The operations that lead from `observed` to `desired`.
+    ///
+    /// Backends that `desired` does not name keep their number and next hop for as long as `in_use` says that connections
+    /// refer to them; one that served keeps them until the next plan at least, since a connection may open until it is
+    /// out. So `in_use` must know of every connection there was when the last plan had been applied: without a look at
+    /// the tables since, it has to be `true` for all. A plan after each look gives numbers up. `hops` are the next hops known now; a backend whose next hop is not among them keeps the one it has.
+    ///
+    /// # Errors
+    ///
+    /// When `desired` does not fit into the maps.
+    pub fn plan(
+        &mut self,
+        observed: &Observed,
+        desired: &Desired,
+        hops: &NextHops,
+        in_use: impl Fn(u16) -> bool,
+    ) -> Result<Vec<MapOp>, DiffError> {
+        self.tables.retain(|name, _| desired.farms.iter().any(|farm| farm.name == *name));
+        let mut plan = Plan::new(observed, desired, hops, in_use)?;
+        let mut farms = BTreeSet::new();
+        for farm in &desired.farms {
+            let ids = farm
+                .backends
+                .iter()
+                .map(|backend| plan.backend(farm, backend))
+                .collect::<Result<Vec<_>, _>>()?;
+            let owners = self.owners(farm);
+            farms.insert(plan.farm(farm, &ids, owners)?);
+        }
+        plan.retire_services();
+        plan.retire_farms(&farms);
+        plan.retire_backends();
+        plan.retire_addresses();
+        Ok(plan.ops)
+    }
+
+    /// The farm's table, by indexes of its backends.
+    fn owners(&mut self, farm: &DesiredFarm) -> Option<&[u16]> {
+        let slots: Vec<Slot> = farm
+            .backends
+            .iter()
+            .map(|backend| Slot {
+                name: backend.name.as_str().to_owned(),
+                weight: backend.weight,
+                serving: backend.serving,
+            })
+            .collect();
+        let cached = self.tables.entry(farm.name.clone()).or_default();
+        if cached.0 != slots {
+            let members: Vec<Member<'_>> = slots
+                .iter()
+                .map(|slot| Member { name: &slot.name, weight: slot.weight, serving: slot.serving })
+                .collect();
+            let table = maglev::build(&members);
+            // A farm has fewer backends than there are numbers for them.
+            let table = table.map(|owners| owners.into_iter().map(|owner| owner as u16).collect());
+            *cached = (slots, table);
+        }
+        cached.1.as_deref()
+    }
+}

@@ -1,0 +1,123 @@
+//! What the maps hold, as the daemon remembers it: read once at the start, carried along with every change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_common::abi::{
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceKey,
+};
+
+use super::MapOp;
+use crate::config::model::{Addresses, FarmName};
+
+/// What the maps hold. The daemon alone writes them, so this stays true between two looks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub filter: Box<AddressFilter>,
+    pub addresses: BTreeMap<MappedAddress, u32>,
+    pub services: BTreeMap<ServiceKey, u16>,
+    pub farms: BTreeMap<u16, (Label, FarmEntry)>,
+    pub backends: BTreeMap<u16, (BackendLabel, BackendEntry)>,
+    /// Those that farms use.
+    pub tables: BTreeMap<u32, Box<MaglevTable>>,
+    /// The table written last: the next one is taken after it, so that each rests before it is written again.
+    pub last_table: u32,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            filter: Box::new(AddressFilter::EMPTY),
+            addresses: BTreeMap::new(),
+            services: BTreeMap::new(),
+            farms: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            last_table: 0,
+        }
+    }
+}
+
+impl Observed {
+    /// What the maps hold after `op`.
+    pub fn apply(&mut self, op: &MapOp) {
+        match op {
+            MapOp::Filter(filter) => self.filter = filter.clone(),
+            MapOp::Address(address, flags) => set(&mut self.addresses, *address, *flags),
+            MapOp::Service(key, farm) => set(&mut self.services, *key, *farm),
+            MapOp::FarmLabel(id, label) => {
+                let label =
+                    label.map(|label| (label, self.farms.get(id).map_or_else(FarmEntry::default, |f| f.1)));
+                set(&mut self.farms, *id, label);
+            }
+            MapOp::Farm(id, entry) => {
+                if let Some(farm) = self.farms.get_mut(id) {
+                    farm.1 = *entry;
+                }
+                let used: BTreeSet<u32> = self.farms.values().map(|farm| farm.1.table).collect();
+                self.tables.retain(|number, _| used.contains(number) || *number == self.last_table);
+            }
+            MapOp::BackendLabel(id, label) => {
+                let entry = self.backends.get(id).map(|backend| backend.1).unwrap_or_default();
+                set(&mut self.backends, *id, label.map(|label| (label, entry)));
+            }
+            MapOp::Backend(id, entry) => {
+                if let Some(backend) = self.backends.get_mut(id) {
+                    backend.1 = *entry;
+                }
+            }
+            MapOp::ResetCounters(_) => {}
+            MapOp::Table(number, table) => {
+                self.tables.insert(*number, table.clone());
+                self.last_table = *number;
+            }
+        }
+    }
+
+    /// The number of a farm.
+    pub fn farm_id(&self, name: &FarmName) -> Option<u16> {
+        let label = Label::new(name.as_str())?;
+        self.farms.iter().find(|(_, farm)| farm.0 == label).map(|(id, _)| *id)
+    }
+
+    /// The number of the backend of that label, address and port.
+    pub fn backend_id(&self, label: &BackendLabel, address: &Addresses, port: Option<u16>) -> Option<u16> {
+        let same = |entry: &BackendEntry| identity(entry) == identity(&entry_of(address, port));
+        self.backends.iter().find(|(_, (found, entry))| found == label && same(entry)).map(|(id, _)| *id)
+    }
+
+    /// The addresses of all backends, those included that only connections remember.
+    pub fn backend_addresses(&self) -> BTreeSet<IpAddr> {
+        self.backends.values().flat_map(|(_, entry)| addresses(entry).iter().collect::<Vec<_>>()).collect()
+    }
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}
+
+/// What makes a backend the same server: its addresses and port.
+pub(super) type Identity = ([u8; 4], MappedAddress, [u8; 2]);
+
+pub(super) fn identity(entry: &BackendEntry) -> Identity {
+    (entry.address_v4, entry.address_v6, entry.port)
+}
+
+pub(super) fn entry_of(address: &Addresses, port: Option<u16>) -> BackendEntry {
+    BackendEntry {
+        address_v4: address.v4.map_or([0; 4], |v4| v4.octets()),
+        address_v6: address.v6.map_or([0; 16], |v6| v6.octets()),
+        port: port.unwrap_or(0).to_be_bytes(),
+        ..BackendEntry::default()
+    }
+}
+
+pub(super) fn addresses(entry: &BackendEntry) -> Addresses {
+    Addresses {
+        v4: (entry.address_v4 != [0; 4]).then(|| entry.address_v4.into()),
+        v6: (entry.address_v6 != [0; 16]).then(|| entry.address_v6.into()),
+    }
+}

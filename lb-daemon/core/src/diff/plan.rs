@@ -1,0 +1,324 @@
+//! One plan in the making: numbers given, tables written, what is no longer wanted retired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_common::abi::{
+    ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKENDS_MAX, BackendEntry,
+    BackendLabel, FARMS_MAX, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, NextHop, SERVICES_MAX,
+    ServiceKey, TABLE_SIZE, TABLES_MAX,
+};
+
+use super::observed::{Identity, addresses, entry_of, identity};
+use super::{DiffError, MapOp, Observed};
+use crate::config::model::{Addresses, FarmName};
+use crate::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
+
+/// A plan in the making.
+pub(super) struct Plan<'a> {
+    observed: &'a Observed,
+    /// Of the farms and the backends that are there.
+    farms: BTreeMap<Label, (u16, FarmEntry)>,
+    numbers: BTreeMap<(BackendLabel, Identity), u16>,
+    hops: &'a NextHops,
+    services: BTreeMap<ServiceKey, &'a FarmName>,
+    pub ops: Vec<MapOp>,
+    /// Numbers taken by this plan or by what is there.
+    farm_ids: BTreeSet<u16>,
+    backend_ids: BTreeSet<u16>,
+    /// No number of a backend below this one is free.
+    next_backend_id: u16,
+    /// Numbers of backends that the desired state names, and of former ones that connections still use or may use.
+    current: BTreeSet<u16>,
+    former: BTreeSet<u16>,
+    /// Those that a farm uses at this point of the plan.
+    tables: BTreeSet<u32>,
+    last_table: u32,
+    addresses: BTreeMap<MappedAddress, u32>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(
+        observed: &'a Observed,
+        desired: &'a Desired,
+        hops: &'a NextHops,
+        in_use: impl Fn(u16) -> bool,
+    ) -> Result<Self, DiffError> {
+        let mut services = BTreeMap::new();
+        let (mut addresses, mut filter) =
+            (BTreeMap::<MappedAddress, u32>::new(), Box::new(AddressFilter::EMPTY));
+        let farms: BTreeMap<Label, (u16, FarmEntry)> =
+            observed.farms.iter().map(|(id, (label, entry))| (*label, (*id, *entry))).collect();
+        let managed = if desired.manage_vips { ADDRESS_MANAGED } else { 0 };
+        for farm in &desired.farms {
+            services.extend(farm.services.iter().map(|key| (*key, &farm.name)));
+            for vip in &farm.vips {
+                *addresses.entry(*vip).or_default() |= ADDRESS_VIP | managed;
+                admit(&mut filter, *vip);
+            }
+            // A farm that is `dnat` until this plan has changed it may get another such connection by then.
+            let was_dnat = farms.get(&label(farm)).is_some_and(|(_, entry)| entry.source_is_vip == 0);
+            for address in farm.backends.iter().flat_map(|backend| backend.address.iter()) {
+                *addresses.entry(mapped(address)).or_default() |= ADDRESS_BACKEND;
+                // Answers of these come with their own address as source and the client's as destination.
+                if was_dnat || !farm.source_is_vip {
+                    admit(&mut filter, mapped(address));
+                }
+            }
+        }
+        fits("farms", desired.farms.len(), FARMS_MAX)?;
+        fits("VIP, protocol and port combinations", services.len(), SERVICES_MAX)?;
+        fits("addresses", addresses.len(), ADDRESSES_MAX)?;
+        let numbers: BTreeMap<_, _> =
+            observed.backends.iter().map(|(id, (label, entry))| ((*label, identity(entry)), *id)).collect();
+        let pairs =
+            desired.farms.iter().flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
+        let current: BTreeSet<u16> = pairs
+            .filter_map(|(farm, backend)| {
+                let identity = identity(&entry_of(&backend.address, backend.port));
+                numbers.get(&(label_of(farm, backend), identity)).copied()
+            })
+            .collect();
+        // Between the look at the connections and the new tables, another client may come to a backend that serves: its
+        // number is not given up before the plan after the one that takes it out.
+        let in_use: BTreeSet<u16> = observed
+            .backends
+            .iter()
+            .filter(|(id, (_, entry))| in_use(**id) || (entry.serving != 0 && !current.contains(id)))
+            .map(|(id, _)| *id)
+            .collect();
+        let former = in_use.difference(&current).copied().collect();
+        let mut plan = Self {
+            observed,
+            farms,
+            numbers,
+            hops,
+            services,
+            ops: Vec::new(),
+            farm_ids: observed.farms.keys().copied().collect(),
+            backend_ids: observed.backends.keys().copied().collect(),
+            next_backend_id: 0,
+            current,
+            former,
+            tables: observed.farms.values().map(|farm| farm.1.table).collect(),
+            last_table: observed.last_table,
+            addresses,
+        };
+        plan.keep_connections_reachable(&in_use, &mut filter);
+        plan.admit_addresses(filter);
+        Ok(plan)
+    }
+
+    /// Answers of a `dnat` backend must still be seen while connections last, though the backend is a former one or its
+    /// farm is `nat` by now: what the filter let in stays in. Which connections are `dnat` nobody remembers; a bit too many
+    /// costs a lookup.
+    fn keep_connections_reachable(&mut self, in_use: &BTreeSet<u16>, filter: &mut AddressFilter) {
+        for (_, entry) in in_use.iter().filter_map(|id| self.observed.backends.get(id)) {
+            for address in addresses(entry).iter().map(mapped) {
+                if contains(&self.observed.filter, address) {
+                    admit(filter, address);
+                }
+                *self.addresses.entry(address).or_default() |= ADDRESS_BACKEND;
+            }
+        }
+    }
+
+    fn admit_addresses(&mut self, filter: Box<AddressFilter>) {
+        for (address, flags) in &self.addresses {
+            if self.observed.addresses.get(address) != Some(flags) {
+                self.ops.push(MapOp::Address(*address, Some(*flags)));
+            }
+        }
+        if filter != self.observed.filter {
+            self.ops.push(MapOp::Filter(filter));
+        }
+    }
+
+    /// A backend's number, and its entry brought up to date.
+    pub fn backend(&mut self, farm: &DesiredFarm, backend: &DesiredBackend) -> Result<u16, DiffError> {
+        let label = label_of(farm, backend);
+        let mut entry = entry_of(&backend.address, backend.port);
+        let (id, current) = match self.numbers.get(&(label, identity(&entry))) {
+            Some(&id) => (id, self.observed.backends.get(&id).map(|backend| backend.1)),
+            None => {
+                let id = free(&self.backend_ids, self.next_backend_id, BACKENDS_MAX)
+                    .ok_or(DiffError::NumbersExhausted { what: "backend", most: BACKENDS_MAX })?;
+                self.next_backend_id = id;
+                self.ops.push(MapOp::ResetCounters(id));
+                (id, None)
+            }
+        };
+        self.backend_ids.insert(id);
+        let known = current.unwrap_or_default();
+        (entry.hop_v4, entry.hop_v6) = self.hops_of(&backend.address, (known.hop_v4, known.hop_v6));
+        entry.serving = u16::from(backend.serving);
+        if current.is_none() {
+            self.ops.push(MapOp::BackendLabel(id, Some(label)));
+        }
+        if current != Some(entry) {
+            self.ops.push(MapOp::Backend(id, entry));
+        }
+        Ok(id)
+    }
+
+    fn hops_of(&self, address: &Addresses, known: (NextHop, NextHop)) -> (NextHop, NextHop) {
+        let hop = |address: Option<IpAddr>, known| {
+            address.and_then(|a| self.hops.get(&a)).copied().unwrap_or(known)
+        };
+        (hop(address.v4.map(IpAddr::V4), known.0), hop(address.v6.map(IpAddr::V6), known.1))
+    }
+
+    /// A farm's number; its table, entry and services.
+    pub fn farm(
+        &mut self,
+        farm: &DesiredFarm,
+        backends: &[u16],
+        owners: Option<&[u16]>,
+    ) -> Result<u16, DiffError> {
+        let label = label(farm);
+        let (id, current) = match self.farms.get(&label) {
+            Some(&(id, entry)) => (id, Some(entry)),
+            None => {
+                let exhausted = DiffError::NumbersExhausted { what: "farm", most: FARMS_MAX };
+                (free(&self.farm_ids, 0, FARMS_MAX).ok_or(exhausted)?, None)
+            }
+        };
+        self.farm_ids.insert(id);
+        if current.is_none() {
+            // Entries that nobody has written are zeros, and would name the first table.
+            self.ops.push(MapOp::Farm(id, FarmEntry::default()));
+            self.ops.push(MapOp::FarmLabel(id, Some(label)));
+        }
+        let table = match owners {
+            None => NO_TABLE,
+            Some(owners) => {
+                let slots =
+                    owners.iter().map(|owner| backends.get(usize::from(*owner)).copied().unwrap_or(0));
+                self.table(current.map_or(NO_TABLE, |entry| entry.table), slots)?
+            }
+        };
+        let entry = FarmEntry { table, source_is_vip: u32::from(farm.source_is_vip) };
+        if current != Some(entry) {
+            self.ops.push(MapOp::Farm(id, entry));
+            self.release(current, entry);
+        }
+        for key in &farm.services {
+            if self.observed.services.get(key) != Some(&id) {
+                self.ops.push(MapOp::Service(*key, Some(id)));
+            }
+        }
+        Ok(id)
+    }
+
+    /// The number of a table with that content: the current one if it has it, else the next free one, written.
+    fn table(&mut self, current: u32, slots: impl Iterator<Item = u16> + Clone) -> Result<u32, DiffError> {
+        if self
+            .observed
+            .tables
+            .get(&current)
+            .is_some_and(|table| slots.clone().eq(table.slots.iter().copied()))
+        {
+            return Ok(current);
+        }
+        let mut content = Box::new(MaglevTable { slots: [0; TABLE_SIZE as usize], reserved: [0; 3] });
+        content.slots.iter_mut().zip(slots).for_each(|(to, slot)| *to = slot);
+        let next = (1..=TABLES_MAX)
+            .map(|step| (self.last_table + step) % TABLES_MAX)
+            .find(|number| !self.tables.contains(number))
+            .ok_or(DiffError::NumbersExhausted { what: "Maglev table", most: TABLES_MAX })?;
+        self.tables.insert(next);
+        self.last_table = next;
+        self.ops.push(MapOp::Table(next, content));
+        Ok(next)
+    }
+
+    /// A table that a farm no longer uses may be written again, by the same plan if need be: hundreds of farms may change at
+    /// once. The spare ones make it rest for dozens of writes before.
+    fn release(&mut self, before: Option<FarmEntry>, after: FarmEntry) {
+        if let Some(before) = before.filter(|before| before.table != after.table) {
+            self.tables.remove(&before.table);
+        }
+    }
+
+    pub fn retire_services(&mut self) {
+        for key in self.observed.services.keys().filter(|key| !self.services.contains_key(key)) {
+            self.ops.push(MapOp::Service(*key, None));
+        }
+    }
+
+    /// Former farms: those whose backends have connections keep their number, since the connections bear it.
+    pub fn retire_farms(&mut self, wanted: &BTreeSet<u16>) {
+        let former = self.former.iter().filter_map(|id| self.observed.backends.get(id));
+        let connected: BTreeSet<Label> = former.map(|(label, _)| label.farm).collect();
+        for (id, (label, entry)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
+            if *entry != FarmEntry::default() {
+                self.ops.push(MapOp::Farm(*id, FarmEntry::default()));
+            }
+            if !connected.contains(label) {
+                self.ops.push(MapOp::FarmLabel(*id, None));
+            }
+        }
+    }
+
+    /// Former backends: those with connections keep a fresh next hop, the others give up their numbers.
+    pub fn retire_backends(&mut self) {
+        for (&id, (_, entry)) in &self.observed.backends {
+            if self.current.contains(&id) {
+                continue;
+            }
+            if !self.former.contains(&id) {
+                self.ops.push(MapOp::Backend(id, BackendEntry::default()));
+                self.ops.push(MapOp::BackendLabel(id, None));
+                continue;
+            }
+            let mut fresh = BackendEntry { serving: 0, ..*entry };
+            (fresh.hop_v4, fresh.hop_v6) = self.hops_of(&addresses(entry), (entry.hop_v4, entry.hop_v6));
+            if fresh != *entry {
+                self.ops.push(MapOp::Backend(id, fresh));
+            }
+        }
+    }
+
+    pub fn retire_addresses(&mut self) {
+        for address in self.observed.addresses.keys().filter(|address| !self.addresses.contains_key(*address))
+        {
+            self.ops.push(MapOp::Address(*address, None));
+        }
+    }
+}
+
+// Names that the model accepts make labels.
+
+fn label(farm: &DesiredFarm) -> Label {
+    Label::new(farm.name.as_str()).unwrap_or_default()
+}
+
+fn label_of(farm: &DesiredFarm, backend: &DesiredBackend) -> BackendLabel {
+    BackendLabel { farm: label(farm), name: Label::new(backend.name.as_str()).unwrap_or_default() }
+}
+
+fn fits(what: &'static str, wanted: usize, most: u32) -> Result<(), DiffError> {
+    if wanted > most as usize { Err(DiffError::TooMany { what, wanted, most }) } else { Ok(()) }
+}
+
+fn free(taken: &BTreeSet<u16>, from: u16, limit: u32) -> Option<u16> {
+    (from..limit as u16).find(|id| !taken.contains(id))
+}
+
+fn admit(filter: &mut AddressFilter, address: MappedAddress) {
+    match unmapped(&address) {
+        Some(v4) => filter.insert(&v4),
+        None => filter.insert(&address),
+    }
+}
+
+fn contains(filter: &AddressFilter, address: MappedAddress) -> bool {
+    match unmapped(&address) {
+        Some(v4) => filter.may_contain(&v4),
+        None => filter.may_contain(&address),
+    }
+}
+
+fn unmapped(address: &MappedAddress) -> Option<[u8; 4]> {
+    std::net::Ipv6Addr::from(*address).to_ipv4_mapped().map(|v4| v4.octets())
+}

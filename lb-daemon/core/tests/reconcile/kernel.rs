@@ -1,0 +1,137 @@
+//! Maps as the kernel has them: zeros at first, changed by operations as the daemon carries them out, read back as it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::*;
+use lb_core::diff::{MapOp, Observed};
+
+/// What makes a backend the same server.
+pub type Server = ([u8; 4], [u8; 16], [u8; 2]);
+
+pub fn server(entry: &BackendEntry) -> Server {
+    (entry.address_v4, entry.address_v6, entry.port)
+}
+
+#[derive(Clone)]
+pub struct Kernel {
+    pub filter: AddressFilter,
+    pub addresses: BTreeMap<MappedAddress, u32>,
+    pub services: BTreeMap<ServiceKey, u16>,
+    pub farm_labels: BTreeMap<u16, Label>,
+    farms: BTreeMap<u16, FarmEntry>,
+    pub backend_labels: BTreeMap<u16, BackendLabel>,
+    backends: BTreeMap<u16, BackendEntry>,
+    tables: BTreeMap<u32, Box<MaglevTable>>,
+    /// The backends that each table names.
+    named: BTreeMap<u32, BTreeSet<u16>>,
+    pub resets: Vec<u16>,
+}
+
+impl Kernel {
+    pub fn new() -> Self {
+        Self {
+            filter: AddressFilter::EMPTY,
+            addresses: BTreeMap::new(),
+            services: BTreeMap::new(),
+            farm_labels: BTreeMap::new(),
+            farms: BTreeMap::new(),
+            backend_labels: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            named: BTreeMap::new(),
+            resets: Vec::new(),
+        }
+    }
+
+    pub fn farm(&self, id: u16) -> FarmEntry {
+        self.farms.get(&id).copied().unwrap_or(FarmEntry { table: 0, source_is_vip: 0 })
+    }
+
+    pub fn backend(&self, id: u16) -> BackendEntry {
+        self.backends.get(&id).copied().unwrap_or_default()
+    }
+
+    pub fn table(&self, number: u32) -> Box<MaglevTable> {
+        let zeros = || Box::new(MaglevTable { slots: [0; TABLE_SIZE as usize], reserved: [0; 3] });
+        self.tables.get(&number).cloned().unwrap_or_else(zeros)
+    }
+
+    /// Carries out one operation. A table that a farm with services uses is never overwritten.
+    pub fn apply(&mut self, op: &MapOp) {
+        match op {
+            MapOp::Filter(filter) => self.filter = **filter,
+            MapOp::Address(address, flags) => set(&mut self.addresses, *address, *flags),
+            MapOp::Service(key, farm) => set(&mut self.services, *key, *farm),
+            MapOp::FarmLabel(id, label) => set(&mut self.farm_labels, *id, *label),
+            MapOp::Farm(id, entry) => {
+                self.farms.insert(*id, *entry);
+            }
+            MapOp::BackendLabel(id, label) => set(&mut self.backend_labels, *id, *label),
+            MapOp::Backend(id, entry) => {
+                self.backends.insert(*id, *entry);
+            }
+            MapOp::ResetCounters(id) => {
+                assert!(
+                    !self.backend_labels.contains_key(id),
+                    "counters of a backend are reset under its feet"
+                );
+                self.resets.push(*id);
+            }
+            MapOp::Table(number, table) => {
+                assert!(*number < TABLES_MAX);
+                let used = self.services.values().any(|farm| self.farm(*farm).table == *number);
+                assert!(!used, "table {number} is overwritten while a farm uses it");
+                self.named.insert(*number, table.slots.iter().copied().collect());
+                self.tables.insert(*number, table.clone());
+            }
+        }
+    }
+
+    /// What a daemon that starts finds.
+    pub fn observe(&self) -> Observed {
+        let mut observed = Observed { filter: Box::new(self.filter), ..Observed::default() };
+        observed.addresses = self.addresses.clone();
+        observed.services = self.services.clone();
+        for (&id, &label) in &self.farm_labels {
+            let farm = self.farm(id);
+            if farm.table != NO_TABLE {
+                observed.tables.insert(farm.table, self.table(farm.table));
+                observed.last_table = observed.last_table.max(farm.table);
+            }
+            observed.farms.insert(id, (label, farm));
+        }
+        for (&id, &label) in &self.backend_labels {
+            observed.backends.insert(id, (label, self.backend(id)));
+        }
+        observed
+    }
+
+    /// Whatever a packet may find leads somewhere.
+    pub fn assert_consistent(&self) {
+        let farms: BTreeSet<u16> = self.services.values().copied().collect();
+        for id in farms {
+            assert!(self.farm_labels.contains_key(&id), "a service leads to farm {id}, which has no label");
+            let table = self.farm(id).table;
+            if table == NO_TABLE {
+                continue;
+            }
+            for backend in self.named.get(&table).expect("a farm's table has been written") {
+                let label = self.backend_labels.get(backend).expect("a table's backend has a label");
+                assert_eq!(
+                    Some(&label.farm),
+                    self.farm_labels.get(&id),
+                    "a table names its own farm's backends"
+                );
+                let entry = self.backend(*backend);
+                assert!(entry.address_v4 != [0; 4] || entry.address_v6 != [0; 16], "it has an address");
+            }
+        }
+    }
+}
+
+fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+}

@@ -1,0 +1,205 @@
+//! Desired states, and random changes of them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use lb_common::abi::{NextHop, ServiceKey};
+use lb_core::config::model::{Addresses, BackendName, FarmName};
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
+use proptest::prelude::*;
+
+const FARMS: usize = 4;
+const BACKENDS: usize = 5;
+const ADDRESSES: usize = 6;
+const SERVICES: usize = 12;
+
+#[derive(Debug, Clone)]
+pub struct Backend {
+    address: usize,
+    port: Option<u16>,
+    weight: u16,
+    serving: bool,
+}
+
+/// One change of what is wanted; farms, backends and services by their place in small pools.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    AddFarm {
+        farm: usize,
+        dnat: bool,
+        backends: Vec<Option<Backend>>,
+    },
+    RemoveFarm(usize),
+    /// Unless there is one of that name.
+    RenameFarm {
+        from: usize,
+        to: usize,
+    },
+    Mode {
+        farm: usize,
+        dnat: bool,
+    },
+    Backend {
+        farm: usize,
+        backend: usize,
+        to: Option<Backend>,
+    },
+    Serving {
+        farm: usize,
+        backend: usize,
+        serving: bool,
+    },
+    Service {
+        service: usize,
+        farm: Option<usize>,
+    },
+    Hop {
+        address: usize,
+        hop: Option<u8>,
+    },
+    Managed(bool),
+    Reverse,
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    (
+        0..ADDRESSES,
+        prop_oneof![Just(None), Just(Some(80)), Just(Some(8443))],
+        0..=3u16,
+        prop::bool::weighted(0.8),
+    )
+        .prop_map(|(address, port, weight, serving)| Backend { address, port, weight, serving })
+}
+
+pub fn edit() -> impl Strategy<Value = Edit> {
+    let farm = 0..FARMS;
+    let some = || prop::option::weighted(0.7, backend());
+    prop_oneof![
+        3 => (farm.clone(), any::<bool>(), prop::collection::vec(some(), BACKENDS))
+            .prop_map(|(farm, dnat, backends)| Edit::AddFarm { farm, dnat, backends }),
+        1 => farm.clone().prop_map(Edit::RemoveFarm),
+        1 => (farm.clone(), farm.clone()).prop_map(|(from, to)| Edit::RenameFarm { from, to }),
+        1 => (farm.clone(), any::<bool>()).prop_map(|(farm, dnat)| Edit::Mode { farm, dnat }),
+        4 => (farm.clone(), 0..BACKENDS, some())
+            .prop_map(|(farm, backend, to)| Edit::Backend { farm, backend, to }),
+        4 => (farm.clone(), 0..BACKENDS, any::<bool>())
+            .prop_map(|(farm, backend, serving)| Edit::Serving { farm, backend, serving }),
+        4 => (0..SERVICES, prop::option::weighted(0.8, farm))
+            .prop_map(|(service, farm)| Edit::Service { service, farm }),
+        3 => (0..ADDRESSES, prop::option::weighted(0.8, 1..4u8))
+            .prop_map(|(address, hop)| Edit::Hop { address, hop }),
+        1 => any::<bool>().prop_map(Edit::Managed),
+        1 => Just(Edit::Reverse),
+    ]
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// `dnat`, and the backends.
+    farms: BTreeMap<usize, (bool, BTreeMap<usize, Backend>)>,
+    services: BTreeMap<usize, usize>,
+    hops: BTreeMap<usize, u8>,
+    managed: bool,
+    reversed: bool,
+}
+
+impl Wanted {
+    pub fn edit(&mut self, edit: &Edit) {
+        match edit {
+            Edit::AddFarm { farm, dnat, backends } => {
+                let backends = backends.iter().cloned().enumerate();
+                let backends = backends.filter_map(|(index, backend)| Some((index, backend?))).collect();
+                self.farms.insert(*farm, (*dnat, backends));
+            }
+            Edit::RemoveFarm(farm) => {
+                self.farms.remove(farm);
+            }
+            Edit::RenameFarm { from, to } => {
+                if !self.farms.contains_key(to)
+                    && let Some(farm) = self.farms.remove(from)
+                {
+                    self.farms.insert(*to, farm);
+                    self.services.values_mut().filter(|farm| *farm == from).for_each(|farm| *farm = *to);
+                }
+            }
+            Edit::Mode { farm, dnat } => {
+                if let Some(farm) = self.farms.get_mut(farm) {
+                    farm.0 = *dnat;
+                }
+            }
+            Edit::Backend { farm, backend, to } => {
+                if let Some((_, backends)) = self.farms.get_mut(farm) {
+                    match to {
+                        Some(to) => drop(backends.insert(*backend, to.clone())),
+                        None => drop(backends.remove(backend)),
+                    }
+                }
+            }
+            Edit::Serving { farm, backend, serving } => {
+                if let Some(backend) = self.farms.get_mut(farm).and_then(|farm| farm.1.get_mut(backend)) {
+                    backend.serving = *serving;
+                }
+            }
+            Edit::Service { service, farm: Some(farm) } => drop(self.services.insert(*service, *farm)),
+            Edit::Service { service, farm: None } => drop(self.services.remove(service)),
+            Edit::Hop { address, hop: Some(hop) } => drop(self.hops.insert(*address, *hop)),
+            Edit::Hop { address, hop: None } => drop(self.hops.remove(address)),
+            Edit::Managed(managed) => self.managed = *managed,
+            Edit::Reverse => self.reversed = !self.reversed,
+        }
+    }
+
+    pub fn desired(&self) -> Desired {
+        let mut farms: Vec<DesiredFarm> =
+            self.farms.iter().map(|(name, farm)| self.farm(*name, farm)).collect();
+        if self.reversed {
+            farms.reverse();
+        }
+        Desired { farms, manage_vips: self.managed }
+    }
+
+    fn farm(&self, name: usize, (dnat, backends): &(bool, BTreeMap<usize, Backend>)) -> DesiredFarm {
+        let services = self.services.iter().filter(|(_, owner)| **owner == name);
+        let services: Vec<ServiceKey> = services.map(|(service, _)| key(*service)).collect();
+        let mut vips: Vec<_> = services.iter().map(|key| key.vip).collect();
+        vips.dedup();
+        let backends = backends.iter().map(|(name, backend)| DesiredBackend {
+            name: BackendName::new(&format!("b{name}")).unwrap(),
+            address: address(backend.address),
+            port: backend.port,
+            weight: backend.weight,
+            serving: backend.serving,
+        });
+        DesiredFarm {
+            name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
+            source_is_vip: !dnat,
+            vips,
+            services,
+            backends: backends.collect(),
+        }
+    }
+
+    pub fn hops(&self) -> NextHops {
+        let mut hops = NextHops::new();
+        for (index, number) in &self.hops {
+            let hop =
+                NextHop { ifindex: u32::from(*number), destination: [*number; 6], source: [*index as u8; 6] };
+            hops.extend(address(*index).iter().map(|address| (address, hop)));
+        }
+        hops
+    }
+}
+
+/// IPv4, both families, IPv6.
+fn address(index: usize) -> Addresses {
+    let v4 = Ipv4Addr::new(10, 0, 0, index as u8 + 1);
+    let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, index as u16 + 1);
+    Addresses { v4: (index < 5).then_some(v4), v6: (index >= 3).then_some(v6) }
+}
+
+fn key(index: usize) -> ServiceKey {
+    let vips: [IpAddr; 3] =
+        [[192, 0, 2, 1].into(), [192, 0, 2, 2].into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    let (port, protocol) = [(80u16, 6), (443, 6), (0, 6), (53, 17)][index % 4];
+    ServiceKey::new(mapped(vips[index / 4]), port.to_be_bytes(), protocol)
+}

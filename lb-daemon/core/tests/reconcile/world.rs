@@ -1,0 +1,221 @@
+//! The daemon and its kernel, with connections, and what must hold of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::*;
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops};
+use lb_core::diff::{MapOp, Observed, Planner};
+use lb_core::maglev::{self, Member};
+use proptest::sample::Index;
+
+use crate::kernel::{Kernel, Server, server};
+
+/// A connection, and what must stay as it was when it opened.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    farm: (u16, Label),
+    backend: (u16, BackendLabel, Server),
+    dnat: bool,
+}
+
+/// The daemon and its kernel, with connections.
+pub struct World {
+    pub kernel: Kernel,
+    pub observed: Observed,
+    pub planner: Planner,
+    pub connections: Vec<Connection>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (kernel, planner) = (Kernel::new(), Planner::default());
+        Self { kernel, observed: Observed::default(), planner, connections: Vec::new() }
+    }
+
+    /// The backends that connections refer to, as a look at the tables shows them now.
+    pub fn look(&self) -> BTreeSet<u16> {
+        self.connections.iter().map(|connection| connection.backend.0).collect()
+    }
+
+    pub fn plan(&mut self, desired: &Desired, hops: &NextHops) -> Vec<MapOp> {
+        let in_use = self.look();
+        self.planner.plan(&self.observed, desired, hops, |id| in_use.contains(&id)).unwrap()
+    }
+
+    pub fn carry_out(&mut self, op: &MapOp) {
+        self.kernel.apply(op);
+        self.observed.apply(op);
+        self.kernel.assert_consistent();
+        self.assert_connections_go_on();
+    }
+
+    pub fn restart(&mut self) {
+        let found = self.kernel.observe();
+        assert!(found.filter == self.observed.filter);
+        assert!(found.farms == self.observed.farms);
+        assert_eq!(found.addresses, self.observed.addresses);
+        assert_eq!(found.services, self.observed.services);
+        assert_eq!(found.backends, self.observed.backends);
+        (self.observed, self.planner) = (found, Planner::default());
+    }
+
+    /// A client comes, if there is somebody to serve it.
+    pub fn open(&mut self, service: Index, slot: Index) {
+        if self.kernel.services.is_empty() {
+            return;
+        }
+        let services: Vec<u16> = self.kernel.services.values().copied().collect();
+        let farm = *service.get(&services);
+        let entry = self.kernel.farm(farm);
+        if entry.table == NO_TABLE {
+            return;
+        }
+        let backend = *slot.get(&self.kernel.table(entry.table).slots);
+        self.connections.push(Connection {
+            farm: (farm, self.kernel.farm_labels[&farm]),
+            backend: (backend, self.kernel.backend_labels[&backend], server(&self.kernel.backend(backend))),
+            dnat: entry.source_is_vip == 0,
+        });
+    }
+
+    fn assert_connections_go_on(&self) {
+        for connection in &self.connections {
+            let (farm, label) = connection.farm;
+            assert_eq!(self.kernel.farm_labels.get(&farm), Some(&label), "the farm's number is its own");
+            let (id, label, at) = connection.backend;
+            assert_eq!(self.kernel.backend_labels.get(&id), Some(&label), "the number is the backend's own");
+            let entry = self.kernel.backend(id);
+            assert_eq!(server(&entry), at, "the number leads to the same server");
+            for address in addresses(&entry) {
+                let flags = self.kernel.addresses.get(&address).copied().unwrap_or(0);
+                assert!(flags & ADDRESS_BACKEND != 0, "its address is known as a backend's");
+                assert!(!connection.dnat || admits(&self.kernel.filter, address), "its answers are seen");
+            }
+        }
+    }
+
+    /// The maps mean exactly what was desired. `before` is what they were.
+    pub fn assert_means(&self, desired: &Desired, hops: &NextHops, before: &Observed) {
+        let (mut services, mut addresses_wanted) = (BTreeMap::new(), BTreeMap::<MappedAddress, u32>::new());
+        let (mut least, mut most) = (AddressFilter::EMPTY, AddressFilter::EMPTY);
+        let mut farms = BTreeSet::new();
+        let managed = if desired.manage_vips { ADDRESS_MANAGED } else { 0 };
+        for farm in &desired.farms {
+            let label = Label::new(farm.name.as_str()).unwrap();
+            let id = self.observed.farm_id(&farm.name).expect("the farm has a number");
+            if let Some(known) = before.farm_id(&farm.name) {
+                assert_eq!(id, known, "a farm keeps its number");
+            }
+            assert!(farms.insert(label));
+            services.extend(farm.services.iter().map(|key| (*key, id)));
+            for vip in &farm.vips {
+                addresses_wanted.insert(*vip, ADDRESS_VIP | managed);
+                [&mut least, &mut most].into_iter().for_each(|filter| admit(filter, *vip));
+            }
+            let ids: Vec<u16> = farm
+                .backends
+                .iter()
+                .map(|backend| self.assert_backend(farm, backend, hops, before))
+                .collect();
+            let addresses = ids.iter().flat_map(|id| addresses(&self.kernel.backend(*id)));
+            addresses.filter(|_| !farm.source_is_vip).for_each(|address| admit(&mut least, address));
+            self.assert_farm(id, farm, &ids);
+        }
+        assert_eq!(self.kernel.services, services);
+        let mut labels: BTreeSet<Label> = BTreeSet::new();
+        for (id, label) in &self.kernel.backend_labels {
+            labels.insert(label.farm);
+            for address in addresses(&self.kernel.backend(*id)) {
+                *addresses_wanted.entry(address).or_default() |= ADDRESS_BACKEND;
+                admit(&mut most, address);
+            }
+        }
+        assert_eq!(self.kernel.addresses, addresses_wanted);
+        for number in 0..4096u32 {
+            let stranger = map_ipv4((0x0a00_0000 + number).to_be_bytes());
+            assert!(!admits(&least, stranger) || admits(&self.kernel.filter, stranger), "nobody is missed");
+            assert!(
+                admits(&most, stranger) || !admits(&self.kernel.filter, stranger),
+                "nobody else is let in"
+            );
+        }
+        for address in addresses_wanted.keys() {
+            assert!(!admits(&least, *address) || admits(&self.kernel.filter, *address), "nobody is missed");
+        }
+        for label in self.kernel.farm_labels.values().filter(|label| !farms.contains(label)) {
+            assert!(labels.contains(label), "a farm that is gone keeps its number for its connections only");
+        }
+    }
+
+    fn assert_farm(&self, id: u16, farm: &DesiredFarm, ids: &[u16]) {
+        let entry = self.kernel.farm(id);
+        assert_eq!(entry.source_is_vip, u32::from(farm.source_is_vip));
+        let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
+        let members: Vec<Member<'_>> = farm
+            .backends
+            .iter()
+            .zip(&names)
+            .map(|(backend, &name)| Member { name, weight: backend.weight, serving: backend.serving })
+            .collect();
+        match maglev::build(&members) {
+            None => assert_eq!(entry.table, NO_TABLE),
+            Some(owners) => {
+                let expected: Vec<u16> = owners.iter().map(|owner| ids[*owner]).collect();
+                assert!(self.kernel.table(entry.table).slots[..] == expected[..], "the table is Maglev's");
+            }
+        }
+    }
+
+    /// The number of a backend, whose entry is right.
+    fn assert_backend(
+        &self,
+        farm: &DesiredFarm,
+        backend: &DesiredBackend,
+        hops: &NextHops,
+        before: &Observed,
+    ) -> u16 {
+        let name = |text: &str| Label::new(text).unwrap();
+        let label = BackendLabel { farm: name(farm.name.as_str()), name: name(backend.name.as_str()) };
+        let id = self.observed.backend_id(&label, &backend.address, backend.port).expect("it has a number");
+        let known = before.backend_id(&label, &backend.address, backend.port);
+        match known {
+            Some(known) => assert_eq!(id, known, "a backend keeps its number"),
+            None => assert!(!before.backends.contains_key(&id), "a new backend gets a number that was free"),
+        }
+        let resets = self.kernel.resets.iter().filter(|reset| **reset == id).count();
+        assert_eq!(resets, usize::from(known.is_none()), "a new owner's counters start from 0, no other's");
+        let entry = self.kernel.backend(id);
+        assert_eq!(entry.address_v4, backend.address.v4.map_or([0; 4], |v4| v4.octets()));
+        assert_eq!(entry.address_v6, backend.address.v6.map_or([0; 16], |v6| v6.octets()));
+        assert_eq!(entry.port, backend.port.unwrap_or(0).to_be_bytes());
+        assert_eq!(entry.serving, u16::from(backend.serving));
+        let old = before.backends.get(&id).map(|(_, entry)| *entry).unwrap_or_default();
+        for (address, hop, old) in [
+            (backend.address.v4.map(Into::into), entry.hop_v4, old.hop_v4),
+            (backend.address.v6.map(Into::into), entry.hop_v6, old.hop_v6),
+        ] {
+            assert_eq!(hop, address.and_then(|a| hops.get(&a)).copied().unwrap_or(old));
+        }
+        id
+    }
+}
+
+pub fn addresses(entry: &BackendEntry) -> Vec<MappedAddress> {
+    let v4 = (entry.address_v4 != [0; 4]).then(|| map_ipv4(entry.address_v4));
+    v4.into_iter().chain((entry.address_v6 != [0; 16]).then_some(entry.address_v6)).collect()
+}
+
+fn ipv4(address: MappedAddress) -> Option<[u8; 4]> {
+    std::net::Ipv6Addr::from(address).to_ipv4_mapped().map(|v4| v4.octets())
+}
+
+fn admit(filter: &mut AddressFilter, address: MappedAddress) {
+    match ipv4(address) {
+        Some(v4) => filter.insert(&v4),
+        None => filter.insert(&address),
+    }
+}
+
+pub fn admits(filter: &AddressFilter, address: MappedAddress) -> bool {
+    ipv4(address).map_or_else(|| filter.may_contain(&address), |v4| filter.may_contain(&v4))
+}
