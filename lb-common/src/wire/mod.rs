@@ -47,5 +47,5 @@ pub trait IpHeader {
     fn transport(&self, available: usize) -> Result<Transport, Verdict>;
 
     /// Sets both addresses and takes one from the TTL, which must not be 0. `delta` is that of the addresses.
-    fn redirect(&mut self, src: Self::Addr, dst: Self::Addr, delta: Delta);
+    fn redirect(&mut self, src: &Self::Addr, dst: &Self::Addr, delta: Delta);
 }
