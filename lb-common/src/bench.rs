@@ -53,31 +53,48 @@ pub struct Pattern<H> {
     pub mask: u32,
     /// The number of the flow of the last packet, before the mask.
     pub state: u32,
+    pub order: Order,
 }
 
 /// A flow's ports lie in a row of this many, from the pattern's source port; its addresses follow one another from the
 /// pattern's source address.
 pub const PORTS: u32 = 1 << 14;
 
-/// The next flow's number before the mask: visits all numbers below any power of 2 once, in an order that no prefetching
-/// foresees (a full-period linear congruential sequence: Knuth, The Art of Computer Programming, volume 2, theorem 3.2.1.2 A).
-#[inline(always)]
-pub const fn next(state: u32) -> u32 {
-    state.wrapping_mul(0x915f_77f5).wrapping_add(0x6d2b_79f5)
+/// In which order flows follow one another: each number below any power of 2 comes once in its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Order {
+    multiplier: u32,
+    increment: u32,
 }
 
-const _: () = assert!(size_of::<HeadV4>() == 52 && size_of::<Pattern<HeadV4>>() == 60);
-const _: () = assert!(size_of::<HeadV6>() == 72 && size_of::<Pattern<HeadV6>>() == 80);
+impl Order {
+    /// As they were opened: what lies in memory next to each other is used one after the other.
+    pub const OPENED: Self = Self { multiplier: 1, increment: 1 };
+
+    /// One that no prefetching foresees: a linear congruential sequence of full period (Knuth, The Art of Computer
+    /// Programming, volume 2, section 3.2.1.2, theorem A).
+    pub const SHUFFLED: Self = Self { multiplier: 0x915f_77f5, increment: 0x6d2b_79f5 };
+
+    /// The next flow's number, before the mask.
+    #[inline(always)]
+    pub const fn next(self, state: u32) -> u32 {
+        state.wrapping_mul(self.multiplier).wrapping_add(self.increment)
+    }
+}
+
+const _: () = assert!(size_of::<HeadV4>() == 52 && size_of::<Pattern<HeadV4>>() == 68);
+const _: () = assert!(size_of::<HeadV6>() == 72 && size_of::<Pattern<HeadV6>>() == 88);
 
 /// A pattern whose head is a frame's own first bytes: as user space writes it.
 #[cfg(feature = "user")]
 pub type FramePattern<const N: usize> = Pattern<[u8; N]>;
 
 #[cfg(feature = "user")]
-// SAFETY: bytes and two u32, any bit pattern valid; no padding (52 + 4 + 4).
+// SAFETY: bytes and four u32, any bit pattern valid; no padding (52 + 16).
 unsafe impl aya::Pod for FramePattern<52> {}
 #[cfg(feature = "user")]
-// SAFETY: as above (72 + 4 + 4).
+// SAFETY: as above (72 + 16).
 unsafe impl aya::Pod for FramePattern<72> {}
 
 #[cfg(test)]
@@ -87,11 +104,13 @@ mod tests {
     #[test]
     fn every_flow_is_visited_once() {
         let mask = 0xffff;
-        let mut seen = std::vec![false; mask as usize + 1];
-        let mut state = 12345;
-        for _ in 0..=mask {
-            state = next(state);
-            assert!(!std::mem::replace(&mut seen[(state & mask) as usize], true));
+        for order in [Order::OPENED, Order::SHUFFLED] {
+            let mut seen = std::vec![false; mask as usize + 1];
+            let mut state = 12345;
+            for _ in 0..=mask {
+                state = order.next(state);
+                assert!(!std::mem::replace(&mut seen[(state & mask) as usize], true));
+            }
         }
     }
 }

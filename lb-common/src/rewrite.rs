@@ -39,7 +39,7 @@ impl<A: Address> Translation<A> {
 
     #[inline(always)]
     pub fn ip<H: IpHeader<Addr = A>>(&self, header: &mut H) {
-        header.redirect(self.src, self.dst, self.addresses);
+        header.redirect(&self.src, &self.dst, self.addresses);
     }
     #[inline(always)]
     pub fn tcp(&self, header: &mut Tcp) {

@@ -12,6 +12,8 @@ pub type MappedAddress = [u8; 16];
 /// What the two families' addresses have in common. Addresses are bytes as they stand on the wire.
 pub trait Address: Copy + Eq + 'static {
     fn mapped(&self) -> MappedAddress;
+    /// Copies the address. To be used on the fast path: an assignment of 16 bytes may become a call in a BPF program.
+    fn copy_to(&self, to: &mut Self);
     /// Mixes the address into a hash.
     fn mix(&self, hash: u64) -> u64;
     /// What replacing `old` by `new` does to a checksum.
@@ -25,13 +27,19 @@ pub trait Address: Copy + Eq + 'static {
 
 #[inline(always)]
 pub const fn map_ipv4([a, b, c, d]: [u8; 4]) -> MappedAddress {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+    // By words, each made at once: the compiler would make a call of the ten zeros.
+    let high = u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d]) as u128;
+    if cfg!(target_endian = "little") { (high << 64).to_le_bytes() } else { high.to_be_bytes() }
 }
 
 impl Address for [u8; 4] {
     #[inline(always)]
     fn mapped(&self) -> MappedAddress {
         map_ipv4(*self)
+    }
+    #[inline(always)]
+    fn copy_to(&self, to: &mut Self) {
+        *to = *self;
     }
     #[inline(always)]
     fn mix(&self, hash: u64) -> u64 {
@@ -55,6 +63,11 @@ impl Address for [u8; 16] {
     #[inline(always)]
     fn mapped(&self) -> MappedAddress {
         *self
+    }
+    #[inline(always)]
+    fn copy_to(&self, to: &mut Self) {
+        to[..8].copy_from_slice(&self[..8]);
+        to[8..].copy_from_slice(&self[8..]);
     }
     #[inline(always)]
     fn mix(&self, mut hash: u64) -> u64 {

@@ -38,11 +38,11 @@ impl Ethernet {
     }
 }
 
-/// Copies an address, by name of each byte: the compiler makes words of them, where it would make a call of an assignment.
+/// Copies an address by words; the compiler would make a call of an assignment.
 #[inline(always)]
 pub fn copy(to: &mut Mac, from: &Mac) {
-    let [a, b, c, d, e, f] = from;
-    *to = [*a, *b, *c, *d, *e, *f];
+    to[..4].copy_from_slice(&from[..4]);
+    to[4..].copy_from_slice(&from[4..]);
 }
 
 const _: () = assert!(Ethernet::SIZE == 14 && align_of::<Ethernet>() == 1);

@@ -1,6 +1,7 @@
 //! IPv4 (RFC 791, section 3.1).
 
 use super::{IpHeader, Transport, protocol};
+use crate::abi::Address as _;
 use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
@@ -83,9 +84,9 @@ impl IpHeader for Ipv4 {
     }
 
     #[inline(always)]
-    fn redirect(&mut self, src: [u8; 4], dst: [u8; 4], delta: Delta) {
-        self.src = src;
-        self.dst = dst;
+    fn redirect(&mut self, src: &[u8; 4], dst: &[u8; 4], delta: Delta) {
+        src.copy_to(&mut self.src);
+        dst.copy_to(&mut self.dst);
         self.ttl -= 1;
         self.checksum = delta.and(Delta::TTL_DECREMENT).apply(self.checksum);
     }

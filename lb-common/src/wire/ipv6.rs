@@ -1,6 +1,7 @@
 //! IPv6 (RFC 8200, section 3). Extension headers are recognised, not read.
 
 use super::{IpHeader, Transport, protocol};
+use crate::abi::Address as _;
 use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
@@ -72,9 +73,9 @@ impl IpHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn redirect(&mut self, src: [u8; 16], dst: [u8; 16], _: Delta) {
-        self.src = src;
-        self.dst = dst;
+    fn redirect(&mut self, src: &[u8; 16], dst: &[u8; 16], _: Delta) {
+        src.copy_to(&mut self.src);
+        dst.copy_to(&mut self.dst);
         self.hop_limit -= 1;
     }
 }

@@ -58,5 +58,5 @@ pub trait IpHeader: Sized {
     fn bare(src: Self::Addr, dst: Self::Addr, protocol: u8, length: u16) -> Self;
 
     /// Sets both addresses and takes one from the TTL, which must not be 0. `delta` is that of the addresses.
-    fn redirect(&mut self, src: Self::Addr, dst: Self::Addr, delta: Delta);
+    fn redirect(&mut self, src: &Self::Addr, dst: &Self::Addr, delta: Delta);
 }

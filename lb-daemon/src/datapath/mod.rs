@@ -51,6 +51,9 @@ impl Datapath {
         let adopted = pins.join(map::FARMS).exists();
         std::fs::create_dir_all(&pins).with_context(|| format!("cannot create {}", pins.display()))?;
         let mut loader = loader(connections);
+        // What nobody will read is not compiled into the program: the verifier removes it. Levels have the same numbers there.
+        let level = log::max_level() as u8;
+        loader.override_global(aya_log::LEVEL, &level, false);
         loader.default_map_pin_directory(&pins);
         for name in map::ALL {
             loader.map_pin_path(name, pins.join(name));

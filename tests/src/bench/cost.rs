@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions};
+use lb_common::bench::Order;
 use nix::time::{ClockId, clock_gettime};
 
 use super::balancer::Balancer;
@@ -28,6 +29,7 @@ pub struct Case {
     pub frame: Vec<u8>,
     /// A power of 2.
     pub flows: u32,
+    pub order: Order,
     /// Packets a round.
     pub repeat: u32,
     /// What must become of every packet.
@@ -60,7 +62,7 @@ impl Round {
 
 /// Measures a case in `rounds` rounds, after one that does not count.
 pub fn measure(object: &mut Object, case: &mut Case, rounds: usize) -> Result<Vec<Round>> {
-    object.pattern(&case.frame, case.flows)?;
+    object.pattern(&case.frame, case.flows, case.order)?;
     let floor = object.handle("floor")?;
     let program = case.balancer.handle()?;
     let mut measured = Vec::with_capacity(rounds + 1);

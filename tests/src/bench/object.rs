@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod};
-use lb_common::bench::{FramePattern, HeadV4, HeadV6};
+use lb_common::bench::{FramePattern, HeadV4, HeadV6, Order};
 use lb_daemon::datapath::BENCH_OBJECT;
 
 /// A loaded object with maps of its own. Nothing is pinned: dropping it takes everything out of the kernel.
@@ -44,21 +44,21 @@ impl Object {
     }
 
     /// Says what the packets look like: like `frame`, for each of `flows` flows.
-    pub fn pattern(&mut self, frame: &[u8], flows: u32) -> Result<()> {
+    pub fn pattern(&mut self, frame: &[u8], flows: u32, order: Order) -> Result<()> {
         ensure!(flows.is_power_of_two(), "{flows} flows are no power of 2");
         if frame.get(12..14) == Some(&[0x08, 0x00]) {
-            self.set_pattern("PATTERN_V4", head::<{ size_of::<HeadV4>() }>(frame)?, flows - 1)
+            self.set_pattern("PATTERN_V4", head::<{ size_of::<HeadV4>() }>(frame)?, flows - 1, order)
         } else {
-            self.set_pattern("PATTERN_V6", head::<{ size_of::<HeadV6>() }>(frame)?, flows - 1)
+            self.set_pattern("PATTERN_V6", head::<{ size_of::<HeadV6>() }>(frame)?, flows - 1, order)
         }
     }
 
-    fn set_pattern<const N: usize>(&mut self, map: &str, head: [u8; N], mask: u32) -> Result<()>
+    fn set_pattern<const N: usize>(&mut self, map: &str, head: [u8; N], mask: u32, order: Order) -> Result<()>
     where
         FramePattern<N>: Pod,
     {
         let map = self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
-        Ok(Array::try_from(map)?.set(0, FramePattern { head, mask, state: 0 }, 0)?)
+        Ok(Array::try_from(map)?.set(0, FramePattern { head, mask, state: 0, order }, 0)?)
     }
 
     /// Frames that the sink has counted.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
+use lb_common::bench::{Order, PORTS};
 use lb_core::config::model::Mode;
 
 use super::balancer::{Balancer, farm, hops};
@@ -49,7 +50,7 @@ enum Traffic {
     /// Its backend's.
     Reverse(Kind),
     /// So many established flows.
-    Many(u32),
+    Many(u32, Order),
     /// Nothing but new flows, the table of half-open connections emptied in time.
     New,
     /// The same, the table full: a flood.
@@ -75,8 +76,10 @@ pub fn all() -> Vec<Row> {
         row("its answers, IPv4 TCP", false, Nat, Reverse(Ack), None),
         row("its answers, IPv6 TCP", true, Nat, Reverse(Ack), None),
         row("known flow, dnat, IPv4 TCP", false, Dnat, Forward(Ack), None),
-        row("2^16 known flows, IPv4 TCP", false, Nat, Many(1 << 16), goal(8.0)),
-        row("2^18 known flows, IPv4 TCP", false, Nat, Many(1 << 18), goal(9.0)),
+        row("2^16 flows in order, IPv4 TCP", false, Nat, Many(1 << 16, Order::OPENED), goal(8.0)),
+        row("2^18 flows in order, IPv4 TCP", false, Nat, Many(1 << 18, Order::OPENED), goal(9.0)),
+        row("2^16 flows shuffled, IPv4 TCP", false, Nat, Many(1 << 16, Order::SHUFFLED), goal(8.0)),
+        row("2^18 flows shuffled, IPv4 TCP", false, Nat, Many(1 << 18, Order::SHUFFLED), goal(9.0)),
         row("new flow, IPv4 TCP", false, Nat, New, goal(24.0)),
         row("new flow, IPv6 TCP", true, Nat, New, goal(24.0)),
         row("new flow in a flood, IPv4 TCP", false, Nat, Flood, goal(24.0)),
@@ -99,7 +102,8 @@ impl Row {
         let client = |flow: u32| self.client(flow);
         let ends = Ends::new(client(0), (self.family(VIPS), PORT));
         let from_client = (BALANCER_MAC, CLIENT_MAC);
-        let (mut flows, mut repeat, mut afresh) = (1, REPEAT, false);
+        let (mut flows, mut order) = (1, Order::SHUFFLED);
+        let (mut repeat, mut afresh) = (REPEAT, false);
         let (mut verdict, mut action) = ("forwarded", XDP_REDIRECT);
         let frame = match self.traffic {
             Traffic::Forward(kind) => {
@@ -111,11 +115,11 @@ impl Row {
                 action = XDP_TX;
                 packet::frame((BALANCER_MAC, BACKEND_MAC), back, kind)?
             }
-            Traffic::Many(count) => {
+            Traffic::Many(count, by) => {
                 for flow in 0..count {
                     balancer.establish(Ends::new(client(flow), (self.family(VIPS), PORT)), false)?;
                 }
-                flows = count;
+                (flows, order) = (count, by);
                 packet::frame(from_client, ends, Kind::Ack)?
             }
             Traffic::New | Traffic::Flood => {
@@ -130,7 +134,7 @@ impl Row {
                 packet::frame(from_client, Ends::new(client(0), (self.family(STRANGERS), PORT)), Kind::Ack)?
             }
         };
-        Ok(Case { balancer, frame, flows, repeat, verdict, action, afresh })
+        Ok(Case { balancer, frame, flows, order, repeat, verdict, action, afresh })
     }
 
     fn family(&self, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> IpAddr {
@@ -139,7 +143,7 @@ impl Row {
 
     /// A flow's client, as the wrapper numbers them.
     fn client(&self, flow: u32) -> (IpAddr, u16) {
-        let (host, port) = (flow / lb_common::bench::PORTS, flow % lb_common::bench::PORTS);
+        let (host, port) = (flow / PORTS, flow % PORTS);
         let address = if self.v6 {
             Ipv6Addr::from_bits(CLIENTS.1.to_bits() + u128::from(host)).into()
         } else {
