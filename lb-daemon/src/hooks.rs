@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::checks::Untried;
-use crate::checks::command::process::Job;
+use crate::checks::command::process::{GRACE, Job};
 
 /// The most hooks that run at once.
 const AT_ONCE: usize = 8;
@@ -100,6 +100,7 @@ async fn tell(farm: &FarmName, notice: Notice) {
         environment: vec![("DROVER_FARM", farm.to_string())],
         input: Some(event),
         timeout: hook.timeout,
+        grace: GRACE,
     };
     let hook_name = program(&hook);
     match job.run().await {

@@ -40,6 +40,7 @@ fn packages(llvm: &str) -> Vec<Package> {
         package("dovecot-imapd", Some("dovecot"), "tests of checks: an IMAP server"),
         package("dovecot-pop3d", Some("dovecot"), "tests of checks: a POP3 server"),
         package("wrk", Some("wrk"), "tests: load"),
+        package("monitoring-plugins-basic", None, "tests: real plugins as checks"),
         package("iputils-ping", Some("ping"), "tests: what is not for a VIP"),
     ]
 }

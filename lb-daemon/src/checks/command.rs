@@ -10,12 +10,13 @@ mod sandbox;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::config::model::{BackendName, CommandCheck, CommandContract, Farm, FarmName, Ports};
+use lb_core::config::model::{BackendName, CommandCheck, CommandContract, FarmName};
 use lb_core::health::Outcome;
 
-use self::process::Job;
+use self::process::{GRACE, Job};
 pub use self::process::{OUTPUT_MAX, Run};
 use super::Untried;
+use super::probe::just_before;
 
 /// What HAProxy says where a proxy has no address of its own.
 const NOT_USED: &str = "NOT_USED";
@@ -31,42 +32,34 @@ pub struct Context {
     pub timeout: Duration,
 }
 
-impl Context {
-    /// The VIP for HAProxy's contract: the farm's first, of the backend's family if there is one, with the backend's
-    /// port if the farm has it, else with the farm's first.
-    pub fn vip_of(farm: &Farm, backend: SocketAddr) -> Option<SocketAddr> {
-        let vip = farm.vips.iter().find(|vip| vip.is_ipv4() == backend.is_ipv4()).or(farm.vips.first())?;
-        let port = match &farm.ports {
-            Ports::All => backend.port(),
-            ports @ Ports::Ranges(_) => {
-                ports.iter().find(|port| *port == backend.port()).or_else(|| ports.iter().next())?
-            }
-        };
-        Some(SocketAddr::new(*vip, port))
-    }
-}
-
-/// Judges the backend at `address`. The command and all that it started is dead when this ends, and when it is dropped.
+/// Judges the backend at `address`. The command is killed just before the check's time-out, where the board would count
+/// the probe as failed too but could not say what the command had said; and when this is dropped.
 pub(super) async fn probe(
     address: SocketAddr,
     check: &CommandCheck,
     context: &Context,
 ) -> Result<Outcome, Untried> {
-    let run = run(address, check, context).await?;
+    // Its dying is not waited for: the answer must be there in time.
+    let (timeout, grace) = (just_before(context.timeout), Duration::ZERO);
+    let run = Job { timeout, grace, ..job(address, check, context) }.run().await?;
     let reason = run.reason(context.timeout);
     Ok(if run.passed() { Outcome::passed(reason) } else { Outcome::failed(reason) })
 }
 
-/// Runs the check's command once. The error says why it could not be run at all.
+/// Runs the check's command once; at its end nothing is left of it. The error says why it could not be run at all.
 pub async fn run(address: SocketAddr, check: &CommandCheck, context: &Context) -> Result<Run, Untried> {
-    let job = Job {
+    job(address, check, context).run().await
+}
+
+fn job(address: SocketAddr, check: &CommandCheck, context: &Context) -> Job {
+    Job {
         command: arguments(address, check, context),
         user: check.user.clone(),
         environment: environment(address, check, context),
         input: None,
         timeout: context.timeout,
-    };
-    job.run().await
+        grace: GRACE,
+    }
 }
 
 /// Program and arguments, as they are run.

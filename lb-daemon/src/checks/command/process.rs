@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -28,8 +29,8 @@ use crate::clock;
 pub const OUTPUT_MAX: usize = 64 * 1024;
 /// The longest first line, in characters.
 const LINE_MAX: usize = 200;
-/// How long a killed command is waited for. Longer lives only what waits for a dead disk.
-const GRACE: Duration = Duration::from_secs(2);
+/// Time enough for what was killed to be gone. Longer lives only what waits for a dead disk.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// Where the command itself finds programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/nagios/plugins";
 
@@ -86,13 +87,12 @@ pub(crate) struct Job {
     /// What it reads on standard input; nothing: `/dev/null`.
     pub input: Option<String>,
     pub timeout: Duration,
+    /// How long to wait, once it is killed, for it to be gone.
+    pub grace: Duration,
 }
 
-/// What the task that attends a process has to tell.
-struct Ended {
-    status: Option<ExitStatus>,
-    output: Output,
-}
+/// What the attending task learns of how it ended; `None`: nothing.
+type Ended = Result<Option<ExitStatus>, Untried>;
 
 impl Job {
     /// Runs it. The error says why it could not be run at all.
@@ -103,13 +103,15 @@ impl Job {
         let (lifeline, held) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| own_trouble(errno.into()))?;
 
-        let (timeout, started) = (self.timeout, clock::now());
-        let (answer, mut ended) = oneshot::channel();
+        let (timeout, grace, started) = (self.timeout, self.grace, clock::now());
+        let output = Arc::new(Mutex::new(Output::default()));
+        let gathered = output.clone();
+        let (answer, mut ended) = oneshot::channel::<Ended>();
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || match self.start(sender, lifeline) {
             // Nobody waits for the answer once the future is dropped.
             Ok(child) => drop(runtime.spawn(async move {
-                answer.send(Ok(attend(child, self.input, receiver).await)).ok();
+                answer.send(Ok(attend(child, self.input, receiver, &gathered).await)).ok();
             })),
             Err(untried) => drop(answer.send(Err(untried))),
         });
@@ -119,15 +121,15 @@ impl Job {
         let killed = in_time.is_none();
         let answer = match in_time {
             Some(answer) => Some(answer),
-            None => tokio::time::timeout(GRACE, ended).await.ok(),
+            None => tokio::time::timeout(grace, ended).await.ok(),
         };
-        let ended = match answer {
+        let status = match answer {
             Some(Ok(ended)) => ended?,
             Some(Err(_)) => return Err(Untried("the daemon is stopping".to_owned())),
-            None => Ended { status: None, output: Output::default() },
+            None => None,
         };
         let duration = clock::now().saturating_duration_since(started);
-        Ok(ended.output.told(ended.status, duration, killed))
+        Ok(lock(&output).told(status, duration, killed))
     }
 
     fn program(&self) -> &str {
@@ -175,8 +177,12 @@ fn words(error: &io::Error) -> String {
 }
 
 /// Feeds and reads a process until it is gone.
-async fn attend(mut child: Child, input: Option<String>, mut pipe: pipe::Receiver) -> Ended {
-    let mut output = Output::default();
+async fn attend(
+    mut child: Child,
+    input: Option<String>,
+    mut pipe: pipe::Receiver,
+    output: &Mutex<Output>,
+) -> Option<ExitStatus> {
     let stdin = child.stdin.take();
     let talk = async {
         let feed = async {
@@ -185,7 +191,7 @@ async fn attend(mut child: Child, input: Option<String>, mut pipe: pipe::Receive
                 stdin.write_all(text.as_bytes()).await.ok();
             }
         };
-        tokio::join!(feed, output.gather(&mut pipe));
+        tokio::join!(feed, gather(&mut pipe, output));
         std::future::pending::<Infallible>().await
     };
     let status = tokio::select! {
@@ -193,8 +199,32 @@ async fn attend(mut child: Child, input: Option<String>, mut pipe: pipe::Receive
         never = talk => match never {},
     };
     // Nothing writes any more: what is left is in the pipe.
-    output.rest(&pipe);
-    Ended { status, output }
+    gather_rest(&pipe, output);
+    status
+}
+
+/// Reads to the end. Cancelled, it has lost nothing.
+async fn gather(pipe: &mut pipe::Receiver, output: &Mutex<Output>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        lock(output).push(buffer.get(..count).unwrap_or_default());
+    }
+}
+
+/// Reads what is there without waiting; no more than a pipe can hold.
+fn gather_rest(pipe: &pipe::Receiver, output: &Mutex<Output>) {
+    let mut buffer = vec![0; 16 * 1024];
+    for _ in 0..64 {
+        match pipe.try_read(&mut buffer) {
+            Ok(count @ 1..) => lock(output).push(buffer.get(..count).unwrap_or_default()),
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
+fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
+    // Whole between any two statements.
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Output, as far as it is kept.
@@ -205,25 +235,6 @@ struct Output {
 }
 
 impl Output {
-    /// Reads to the end. Keeps what it has when it is cancelled.
-    async fn gather(&mut self, pipe: &mut pipe::Receiver) {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
-            self.push(buffer.get(..count).unwrap_or_default());
-        }
-    }
-
-    /// Reads what is there without waiting; no more than a pipe can hold.
-    fn rest(&mut self, pipe: &pipe::Receiver) {
-        let mut buffer = vec![0; 16 * 1024];
-        for _ in 0..64 {
-            match pipe.try_read(&mut buffer) {
-                Ok(count @ 1..) => self.push(buffer.get(..count).unwrap_or_default()),
-                Ok(0) | Err(_) => return,
-            }
-        }
-    }
-
     fn push(&mut self, bytes: &[u8]) {
         let room = OUTPUT_MAX - self.kept.len();
         self.truncated |= bytes.len() > room;

@@ -161,10 +161,13 @@ unsafe fn limit(resource: c_int, most: libc::rlim_t) -> io::Result<()> {
 /// # Safety
 /// Only in a process that is about to run another program, or to end.
 unsafe fn defaults_for_signals() -> io::Result<()> {
-    // SAFETY: the set is a local; the default action is a valid handler. SIGKILL and SIGSTOP refuse, which is as well.
+    // SAFETY: a kernel's `sigaction` of zeroes is the default action without flags, on every architecture, and never
+    // larger; the sets are locals. SIGKILL and SIGSTOP refuse, which is as well. The C library would keep two signals
+    // to itself.
     unsafe {
-        for signal in 1..=31 {
-            libc::signal(signal, libc::SIG_DFL);
+        let default = [0_u64; 8];
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), 8);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::config::model::{BackendName, CommandCheck, CommandContract, Farm, FarmName, Ports};
+use lb_core::config::model::{BackendName, CommandCheck, CommandContract, FarmName};
+use lb_core::health::Outcome;
 
-use super::{Context, arguments, environment, fill_in};
+use super::{Context, arguments, environment, fill_in, probe};
+use crate::clock;
 
 const V4: &str = "10.0.0.11:443";
 const V6: &str = "[2001:db8::11]:443";
@@ -89,24 +91,14 @@ fn each_contract_has_its_environment() {
     }
 }
 
-#[test]
-fn the_vip_is_of_the_backends_family_and_port_where_there_is_one() {
-    let farm = |vips: &[&str], ports| Farm {
-        vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-        ports,
-        ..Farm::new(FarmName::new("mail").unwrap())
-    };
-    let mail = || Ports::Ranges(vec![(25, 25), (443, 443)]);
-    let web = || Ports::Ranges(vec![(80, 80)]);
-    let table = [
-        (farm(&["192.0.2.20", "2001:db8::20"], mail()), V4, Some("192.0.2.20:443")),
-        (farm(&["192.0.2.20", "2001:db8::20"], mail()), V6, Some("[2001:db8::20]:443")),
-        (farm(&["192.0.2.20"], web()), V4, Some("192.0.2.20:80")),
-        (farm(&["192.0.2.20"], web()), V6, Some("192.0.2.20:80")),
-        (farm(&["192.0.2.20"], Ports::All), V4, Some("192.0.2.20:443")),
-        (farm(&[], web()), V4, None),
-    ];
-    for (farm, backend, vip) in table {
-        assert_eq!(Context::vip_of(&farm, address(backend)), vip.map(address), "{backend} {:?}", farm.vips);
-    }
+#[tokio::test]
+async fn a_probe_answers_within_its_time_out_with_what_was_said() {
+    let timeout = Duration::from_secs(1);
+    let context = Context { timeout, ..context(None) };
+    let command = ["sh", "-c", "echo asking; sleep 1000"].map(str::to_owned).to_vec();
+    let check = CommandCheck { command, ..check(CommandContract::FarmGuardian) };
+    let started = clock::now();
+    let outcome = probe(address(V4), &check, &context).await.unwrap();
+    assert_eq!(outcome, Outcome::failed("no end within 1s: asking"));
+    assert!(clock::now() - started >= timeout * 9 / 10);
 }
