@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use lb_core::config::model::CheckKind;
 use lb_core::health::{Outcome, Target};
 use lb_core::state::{CheckRun, CheckVerdict};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use super::{Untried, run_probe};
+use super::{Untried, command, command_context, run_probe};
 use crate::clock;
 
 /// The most checks run by hand at once.
 const AT_ONCE: usize = 32;
+/// How long after its time-out a command is given to be gone.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -64,11 +67,12 @@ async fn one(target: Arc<Target>, name: String, places: Arc<Semaphore>) -> Check
     let _place = places.acquire().await.ok();
     let started = clock::now();
     let timeout = target.check.timeout;
-    let run = tokio::time::timeout(timeout, run_probe(&target)).await;
-    let (verdict, reason) = match run {
-        Ok(Ok(Outcome { passed, reason })) => (CheckVerdict::of(passed), reason),
-        Ok(Err(Untried(reason))) => (CheckVerdict::Untried, reason),
-        Err(_elapsed) => (CheckVerdict::Failed, no_answer(timeout)),
+    // A command ends itself, and what it had said until then is worth seeing.
+    let patience = if matches!(target.check.kind, CheckKind::Command(_)) { timeout + GRACE } else { timeout };
+    let (verdict, reason, output) = match tokio::time::timeout(patience, whole(&target)).await {
+        Ok(Ok((Outcome { passed, reason }, output))) => (CheckVerdict::of(passed), reason, output),
+        Ok(Err(Untried(reason))) => (CheckVerdict::Untried, reason, String::new()),
+        Err(_elapsed) => (CheckVerdict::Failed, no_answer(timeout), String::new()),
     };
     CheckRun {
         farm: target.farm.clone(),
@@ -79,8 +83,22 @@ async fn one(target: Arc<Target>, name: String, places: Arc<Semaphore>) -> Check
         verdict,
         took: clock::now().saturating_duration_since(started),
         reason,
-        output: String::new(),
+        output,
     }
+}
+
+/// What a check found, and all that it wrote if it is a command.
+async fn whole(target: &Target) -> Result<(Outcome, String), Untried> {
+    let CheckKind::Command(check) = &target.check.kind else {
+        return Ok((run_probe(target).await?, String::new()));
+    };
+    let context = command_context(target);
+    let mut run = command::run(target.address, check, &context).await?;
+    if run.truncated {
+        run.output += "\n[the rest was not kept]\n";
+    }
+    let outcome = Outcome { passed: run.passed(), reason: run.reason(context.timeout) };
+    Ok((outcome, run.output))
 }
 
 fn no_answer(timeout: Duration) -> String {

@@ -10,7 +10,7 @@ mod sandbox;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::config::model::{BackendName, CommandCheck, CommandContract, Farm, FarmName, Ports};
+use lb_core::config::model::{BackendName, CommandCheck, CommandContract, FarmName};
 use lb_core::health::Outcome;
 
 use self::process::Job;
@@ -29,21 +29,6 @@ pub struct Context {
     pub vip: Option<SocketAddr>,
     /// The whole run's; the command is killed at its end.
     pub timeout: Duration,
-}
-
-impl Context {
-    /// The VIP for HAProxy's contract: the farm's first, of the backend's family if there is one, with the backend's
-    /// port if the farm has it, else with the farm's first.
-    pub fn vip_of(farm: &Farm, backend: SocketAddr) -> Option<SocketAddr> {
-        let vip = farm.vips.iter().find(|vip| vip.is_ipv4() == backend.is_ipv4()).or(farm.vips.first())?;
-        let port = match &farm.ports {
-            Ports::All => backend.port(),
-            ports @ Ports::Ranges(_) => {
-                ports.iter().find(|port| *port == backend.port()).or_else(|| ports.iter().next())?
-            }
-        };
-        Some(SocketAddr::new(*vip, port))
-    }
 }
 
 /// Judges the backend at `address`. The command and all that it started is dead when this ends, and when it is dropped.

@@ -81,6 +81,11 @@ impl Runner {
         self.checks.clone()
     }
 
+    /// As [`Checks::suspect`].
+    pub fn suspect(&self, farm: &FarmName, backend: &BackendName) {
+        self.checks.suspect(farm.clone(), backend.clone());
+    }
+
     /// Makes `targets` the targets. What is known of those that were there before is kept.
     pub fn set_targets(&self, targets: Vec<Target>) {
         self.targets.send_replace(targets);

@@ -122,6 +122,7 @@ mod tests {
             backend: BackendName::new("b").unwrap(),
             address: address.parse().unwrap(),
             check: Check::tcp(),
+            vip: None,
             adopted: false,
         }
     }

@@ -120,7 +120,13 @@ impl Board {
             let ordinal = alike.entry((place(&target), target.check.kind.as_str())).or_default();
             *ordinal += 1;
             let id = match kept {
-                Some(id) => id,
+                Some(id) => {
+                    // What it is told beside, as the VIP, may be another.
+                    if let Some(slot) = self.slots.get_mut(&id).filter(|slot| *slot.target != target) {
+                        slot.target = Arc::new(target);
+                    }
+                    id
+                }
                 None => {
                     let kind = |slot: &Slot, target: &Target| slot.target.check.kind == target.check.kind;
                     let retuned = self.take(&mut old, &target, kind);

@@ -92,6 +92,7 @@ fn target(farm: &str, n: u32, interval: Duration) -> Target {
         backend: BackendName::new(&format!("b{n}")).unwrap(),
         address: nth(n),
         check: Check { interval, fast_interval: interval.min(ms(1000)), timeout: ms(3000), ..Check::tcp() },
+        vip: None,
         adopted: false,
     }
 }

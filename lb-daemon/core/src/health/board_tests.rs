@@ -15,6 +15,7 @@ fn target(backend: &str, address: &str) -> Target {
         backend: BackendName::new(backend).unwrap(),
         address: address.parse().unwrap(),
         check: Check { interval: INTERVAL, timeout: TIMEOUT, rise: 2, fall: 3, ..Check::tcp() },
+        vip: None,
         adopted: false,
     }
 }

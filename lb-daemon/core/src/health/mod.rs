@@ -19,7 +19,7 @@ pub use board::{Board, Effect, Report, TargetId};
 pub use machine::{Machine, Transition};
 pub use schedule::{Lane, Limits, Pace, ProbeId, Schedule, Step, SubjectId};
 pub use subject::HISTORY;
-pub use target::{Target, targets};
+pub use target::{Target, targets, vip_of};
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]

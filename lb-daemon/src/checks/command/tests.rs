@@ -107,6 +107,11 @@ fn the_vip_is_of_the_backends_family_and_port_where_there_is_one() {
         (farm(&[], web()), V4, None),
     ];
     for (farm, backend, vip) in table {
-        assert_eq!(Context::vip_of(&farm, address(backend)), vip.map(address), "{backend} {:?}", farm.vips);
+        assert_eq!(
+            lb_core::health::vip_of(&farm, address(backend)),
+            vip.map(address),
+            "{backend} {:?}",
+            farm.vips
+        );
     }
 }
