@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use lb_core::config::ConfigError;
 use lb_core::config::model::{BackendName, FarmName};
-use lb_core::state::{AdminState, Connection, ConnectionFilter, Event, EventLog, Snapshot};
+use lb_core::state::{
+    AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Event, EventLog, Snapshot,
+};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Why the daemon did not do what it was asked.
@@ -106,6 +108,83 @@ pub enum Command {
     },
 }
 
+/// Everything that can be asked of the checks. The task that runs them answers; asking changes no judgement.
+#[derive(Debug)]
+pub enum CheckQuery {
+    /// What is known of the checks of all backends, of one farm's, or of one backend's, each with at most `history` results.
+    Tell {
+        farm: Option<FarmName>,
+        backend: Option<BackendName>,
+        history: usize,
+        reply: oneshot::Sender<ChecksTold>,
+    },
+    /// Run the checks of a farm or of one of its backends now. A way back that is dropped ends the run.
+    Run { farm: FarmName, backend: Option<BackendName>, reply: oneshot::Sender<Vec<CheckRun>> },
+    /// Something else says that a backend does not work: probe it at once.
+    Suspect { farm: FarmName, backend: BackendName },
+}
+
+/// What [`CheckQuery::Tell`] is answered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChecksTold {
+    /// By farm and backend, then in the configuration's order.
+    pub checks: Vec<CheckReport>,
+    pub load: CheckLoad,
+}
+
+/// A cheap, cloneable hold on the checks.
+#[derive(Debug, Clone)]
+pub struct Checks {
+    queries: mpsc::Sender<CheckQuery>,
+}
+
+impl Checks {
+    /// The hold, and what whoever runs the checks gets of it.
+    pub fn new() -> (Self, mpsc::Receiver<CheckQuery>) {
+        let (queries, inbox) = mpsc::channel(256);
+        (Self { queries }, inbox)
+    }
+
+    /// What is known of the checks; those of a farm or backend that has none are none. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// When nobody runs the checks any more.
+    pub async fn tell(
+        &self,
+        farm: Option<FarmName>,
+        backend: Option<BackendName>,
+        history: usize,
+    ) -> Result<ChecksTold, Refusal> {
+        self.ask(|reply| CheckQuery::Tell { farm, backend, history, reply }).await
+    }
+
+    /// Runs the checks of a farm, or of one of its backends, beside their schedule. The results count for nothing: a
+    /// look by hand neither brings a backend up nor takes it out. Dropped, it ends what still runs.
+    ///
+    /// # Errors
+    ///
+    /// When nobody runs the checks any more.
+    pub async fn run(&self, farm: FarmName, backend: Option<BackendName>) -> Result<Vec<CheckRun>, Refusal> {
+        self.ask(|reply| CheckQuery::Run { farm, backend, reply }).await
+    }
+
+    /// Says that a backend is suspicious: its checks run now instead of at their next turn, unless they run already or
+    /// did within their last fast interval. It is a hint: dropped when the checks are behind with their answers.
+    pub fn suspect(&self, farm: FarmName, backend: BackendName) {
+        if self.queries.try_send(CheckQuery::Suspect { farm, backend }).is_err() {
+            tracing::debug!("a suspicion was not looked into: the checks are busy or have stopped");
+        }
+    }
+
+    async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> CheckQuery) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || Refusal::Conflict("the daemon is stopping".to_owned());
+        self.queries.send(query(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+}
+
 /// What the data plane can be asked without changing it.
 pub trait DataplaneReader: Send + Sync {
     /// Up to `limit` connections that match, in no order, and how many match in all.
@@ -152,6 +231,7 @@ pub struct Handle {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub events: Arc<Events>,
     pub dataplane: Arc<dyn DataplaneReader>,
+    pub checks: Checks,
 }
 
 impl Handle {

@@ -94,6 +94,40 @@ async fn a_farm_tells_its_configuration_status_and_counters() {
 }
 
 #[tokio::test]
+async fn checks_tell_their_last_results_and_their_next_run() {
+    let (_fake, router) = fixture();
+    let checks = get(&router, "/v1/checks").await.json();
+    assert_eq!(checks["checks"].as_array().unwrap().len(), 2);
+    assert_eq!(checks["schedule"]["checks"], 2);
+    let one = get(&router, "/v1/checks?farm=web&backend=ex2&history=1").await.json();
+    let check = &one["checks"][0];
+    let told = ["farm", "backend", "check", "kind", "address", "state"].map(|key| check[key].clone());
+    let expected = ["web", "ex2", "tcp 10.0.0.12:8080", "tcp", "10.0.0.12:8080", "down"];
+    assert_eq!(told, expected.map(|text| json!(text)));
+    assert_eq!((&check["next_run_in_seconds"], &check["transitions"]), (&json!(7.5), &json!(3)));
+    assert_eq!(check["history"].as_array().unwrap().len(), 1);
+    let last = &check["last"];
+    assert_eq!((&last["result"], &last["reason"]), (&json!("failed"), &json!("connection refused")));
+    assert!(last["time"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test]
+async fn checks_are_run_by_hand() {
+    let (_fake, router) = fixture();
+    let line = "POST /v1/checks/run";
+    let all = call(&router, line, "application/json", r#"{"farm": "web"}"#).await.json();
+    assert_eq!((&all["passed"], all["runs"].as_array().unwrap().len()), (&json!(false), 2));
+    let one = call(&router, line, "", r#"{"farm": "web", "backend": "10.0.0.11"}"#).await.json();
+    assert_eq!((&one["passed"], &one["runs"][0]["result"]), (&json!(true), &json!("passed")));
+    assert_eq!(one["runs"][0]["output"], "OK\nall is\u{1b}[2J well\n");
+    let disabled = call(&router, line, "", r#"{"farm": "dns"}"#).await;
+    assert_eq!(
+        (disabled.status.as_u16(), disabled.json()["detail"].clone()),
+        (409, json!("farm 'dns' has no checks"))
+    );
+}
+
+#[tokio::test]
 async fn requests_that_change_something_become_commands() {
     let cases = [
         (
@@ -145,6 +179,12 @@ async fn every_error_is_a_problem_document() {
         ("GET /nowhere", "", "", 404, "/openapi.json"),
         ("POST /v1/farms", "", "", 405, "does not answer to POST"),
         ("GET /v1/farms/wbe", "", "", 404, "did you mean 'web'?"),
+        ("GET /v1/checks?farm=wbe", "", "", 404, "did you mean 'web'?"),
+        ("GET /v1/checks?backend=ex2", "", "", 400, "give the farm too"),
+        ("GET /v1/checks?farms=web", "", "", 400, "farms"),
+        ("POST /v1/checks/run", json, r#"{"farm": "web", "backend": "ex3"}"#, 404, "did you mean 'ex2'?"),
+        ("POST /v1/checks/run", json, r#"{"farm": "nope"}"#, 404, "the farms are web, dns"),
+        ("POST /v1/checks/run", json, "{}", 400, "missing field `farm`"),
         ("DELETE /v1/farms/nope", "", "", 404, "the farms are web, dns"),
         (
             "PATCH /v1/farms/web/backends/nope",
@@ -345,6 +385,13 @@ async fn metrics_are_told_with_their_labels() {
         r#"drover_backend_bytes_total{farm="web",backend="ex2",direction="in"} 1000"#,
         r#"drover_backend_connections{farm="web",backend="ex2"} 2"#,
         r#"drover_backend_connections_opened_total{farm="web",backend="ex2"} 3"#,
+        r#"drover_check_up{farm="web",backend="10.0.0.11",check="tcp 10.0.0.11:80"} 1"#,
+        r#"drover_check_up{farm="web",backend="ex2",check="tcp 10.0.0.12:8080"} 0"#,
+        r#"drover_check_transitions_total{farm="web",backend="ex2",check="tcp 10.0.0.12:8080"} 3"#,
+        r#"drover_check_duration_seconds_count{farm="web",backend="ex2",check="tcp 10.0.0.12:8080"} 1"#,
+        r#"drover_check_lateness_seconds_bucket{le="0.0025"} 0"#,
+        r#"drover_check_lateness_seconds_bucket{le="0.005"} 1"#,
+        r#"drover_check_lateness_seconds_bucket{le="+Inf"} 1"#,
         r#"drover_verdict_packets_total{verdict="forwarded"} 41"#,
     ];
     for line in expected {
@@ -375,6 +422,8 @@ async fn the_description_and_the_routes_are_the_same() {
         "POST /v1/config/check",
         "POST /v1/config/reload",
         "GET /metrics",
+        "GET /v1/checks",
+        "POST /v1/checks/run",
         "GET /openapi.json",
     ];
     let (_fake, router) = fixture();

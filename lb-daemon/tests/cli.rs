@@ -80,6 +80,18 @@ async fn commands_print_their_answer_and_end_with_0() {
             "connections --farm web --backend ex2",
             "tcp    established  [2001:db8::7]:40001  [2001:db8::10]:443",
         ),
+        (
+            "checks",
+            "  web   10.0.0.11  tcp 10.0.0.11:80    up        2s  <1ms  7.5s\n      connected in 0.4 ms\n",
+        ),
+        (
+            "checks --farm web --backend ex2",
+            "! web   ex2      tcp 10.0.0.12:8080  DOWN     2s  <1ms  7.5s  connection refused\n",
+        ),
+        (
+            "checks run web 10.0.0.11",
+            "web 10.0.0.11, tcp 10.0.0.11:80: passed in 12ms: connected in 0.4 ms\n    OK\n    all is\u{fffd}[2J well\n",
+        ),
         ("connections --limit 1", "1 of 3 connections; more with --limit\n"),
         ("connections cut --client 2001:db8::7", "7 connections cut\n"),
         ("events", "1970-01-01T00:01:00Z  WARNING  event 1\n"),
@@ -94,6 +106,24 @@ async fn commands_print_their_answer_and_end_with_0() {
         assert_eq!((output.exit, output.stderr.as_str()), (0, ""), "{line}");
         assert!(!output.stdout.contains('\x1b'), "{line} is coloured");
     }
+}
+
+#[tokio::test]
+async fn checks_run_by_hand_that_do_not_all_pass_are_shown_and_end_with_1() {
+    let served = Served::start();
+    let output = run(&served.socket(), "checks run web").await;
+    assert!(
+        output.stdout.starts_with("web 10.0.0.11, tcp 10.0.0.11:80: passed in 12ms: "),
+        "{}",
+        output.stdout
+    );
+    assert!(output.stdout.ends_with("web ex2, tcp 10.0.0.12:8080: FAILED in 12ms: connection refused\n"));
+    assert_eq!((output.exit, output.stderr.as_str()), (1, "drover: 1 of 2 checks did not pass\n"));
+    let output = run(&served.socket(), "checks run web --json").await;
+    let answer: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((output.exit, &answer["passed"]), (1, &serde_json::Value::Bool(false)));
+    let output = run(&served.socket(), "checks run dns").await;
+    assert_eq!((output.exit, output.stderr.as_str()), (1, "drover: farm 'dns' has no checks\n"));
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! The state that the daemon publishes: one immutable snapshot after each change, in plain data.
 
+mod checks;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::model::{BackendName, Config, FarmName};
+
+pub use checks::{CheckLoad, CheckReport, CheckRun, CheckVerdict, Histogram, ResultRecord};
 
 /// What an operator has asked of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

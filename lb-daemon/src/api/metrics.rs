@@ -6,27 +6,31 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use lb_core::state::{BackendState, BackendStatus, FarmState, FarmStatus, Snapshot, Traffic};
+use lb_core::state::{BackendState, BackendStatus, FarmState, FarmStatus, Histogram, Snapshot, Traffic};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Api;
+use super::check_metrics::{self, ConstHistogram};
 use super::problem::Problem;
 use super::types::farm_traffic;
+use crate::handle::ChecksTold;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const FARM_STATUSES: [FarmStatus; 5] =
     [FarmStatus::Up, FarmStatus::Degraded, FarmStatus::Down, FarmStatus::Unchecked, FarmStatus::Disabled];
-const BACKEND_STATUSES: [BackendStatus; 6] = [
+const BACKEND_STATUSES: [BackendStatus; 7] = [
     BackendStatus::Up,
     BackendStatus::Down,
     BackendStatus::Starting,
     BackendStatus::Draining,
     BackendStatus::Maintenance,
+    BackendStatus::Standby,
     BackendStatus::Unchecked,
 ];
 
@@ -43,8 +47,10 @@ pub(super) async fn get_metrics(State(api): State<Api>) -> Result<Response, Prob
         .await
         .map_err(|error| Problem::failed(format!("reading the counters broke off: {error}")))?
         .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
+    // A daemon that is stopping has counters, but no checks any more.
+    let checks = api.handle.checks.tell(None, None, 0).await.unwrap_or_default();
     let mut registry = Registry::with_prefix("drover");
-    registry.register_collector(Box::new(Scrape { snapshot: api.handle.snapshot(), verdicts }));
+    registry.register_collector(Box::new(Scrape { snapshot: api.handle.snapshot(), checks, verdicts }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .map_err(|error| Problem::failed(format!("the metrics cannot be written: {error}")))?;
@@ -55,6 +61,7 @@ pub(super) async fn get_metrics(State(api): State<Api>) -> Result<Response, Prob
 #[derive(Debug)]
 struct Scrape {
     snapshot: Arc<Snapshot>,
+    checks: ChecksTold,
     verdicts: Vec<(&'static str, u64)>,
 }
 
@@ -64,6 +71,7 @@ impl Collector for Scrape {
         self.node(&mut to)?;
         self.farms(&mut to)?;
         self.backends(&mut to)?;
+        check_metrics::write(&self.checks, &mut to)?;
         let verdicts = self.verdicts.iter().map(|&(verdict, packets)| ([("verdict", verdict)], packets));
         to.counters("verdict_packets", "Packets seen by the XDP program, by what became of them", verdicts)
     }
@@ -183,13 +191,13 @@ fn bytes(of: &Traffic) -> [(&'static str, u64); 2] {
 }
 
 /// Writes one metric after the other.
-struct Writer<'e> {
+pub(super) struct Writer<'e> {
     encoder: DescriptorEncoder<'e>,
 }
 
 impl Writer<'_> {
     /// Counters; the text format appends `_total` to their name.
-    fn counters<'l, const N: usize>(
+    pub(super) fn counters<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -198,7 +206,7 @@ impl Writer<'_> {
         self.metrics(name, help, values, ConstCounter::new)
     }
 
-    fn gauges<'l, const N: usize>(
+    pub(super) fn gauges<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -211,6 +219,25 @@ impl Writer<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let gauge = constant(value);
         gauge.encode(self.encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+    }
+
+    pub(super) fn histograms<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'l str, &'l str); N], &'l Histogram)>,
+    ) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, histogram) in values {
+            ConstHistogram(histogram).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// A histogram that there is one of.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, value: &Histogram) -> fmt::Result {
+        let histogram = ConstHistogram(value);
+        histogram.encode(self.encoder.encode_descriptor(name, help, None, histogram.metric_type())?)
     }
 
     fn metrics<'l, M: EncodeMetric, const N: usize>(

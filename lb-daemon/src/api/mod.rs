@@ -3,6 +3,8 @@
 //! Owns nothing but the connections it serves. The daemon calls [`serve`]; a connection dropped in the middle of a
 //! request cancels nothing that was already sent to the daemon.
 
+mod check_metrics;
+mod checks;
 mod config;
 mod connections;
 mod events;
@@ -82,6 +84,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(farms::list_farms))
         .routes(routes!(farms::get_farm, farms::put_farm, farms::delete_farm, farms::patch_farm))
         .routes(routes!(farms::patch_backend))
+        .routes(routes!(checks::list_checks))
+        .routes(routes!(checks::run_checks))
         .routes(routes!(connections::list_connections, connections::cut_connections))
         .routes(routes!(events::get_events))
         .routes(routes!(config::get_config, config::put_config))

@@ -3,6 +3,7 @@
 //! The command line reads its answers back into the same types. Times are RFC 3339 in UTC; a duration is a number of
 //! seconds and its name says so, but for the configuration's own keys, which look as they do in the file.
 
+mod check;
 mod farm;
 mod settings;
 
@@ -15,6 +16,9 @@ use utoipa::ToSchema;
 
 use crate::handle;
 
+pub use check::{
+    Check, CheckResult, CheckRun, CheckRunRequest, CheckRuns, CheckSchedule, CheckState, CheckVerdict, Checks,
+};
 pub(super) use farm::total_traffic as farm_traffic;
 pub use farm::{
     AdminState, Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms,

@@ -1,8 +1,10 @@
 //! The checks: runs the probes that the health board asks for, and tells the daemon what became of each backend.
 //!
 //! [`Runner`] owns one task, which owns the board and the probes in flight. Dropping the runner aborts the task, and
-//! with it every probe: their sockets are closed, and nothing is left behind.
+//! with it every probe: their sockets are closed, and nothing is left behind. Others ask the task by way of
+//! [`Checks`]; what is run by hand runs beside the schedule.
 
+mod by_hand;
 pub mod command;
 mod dns;
 mod http;
@@ -15,19 +17,23 @@ mod tls;
 mod udp;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use lb_core::config::model::{BackendName, Check, CheckKind, FarmName};
-use lb_core::health::{Board, Effect, Outcome, ProbeId, Report};
+use lb_core::config::model::{BackendName, CheckKind, FarmName};
+use lb_core::health::{Board, Effect, Limits, Outcome, ProbeId, Report};
 pub use lb_core::health::{Judgement, Target, targets};
+use lb_core::state::CheckVerdict;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
 
 use crate::clock;
+use crate::handle::{CheckQuery, Checks, ChecksTold};
+use by_hand::ByHand;
 
-/// The most probes in flight at once.
-const PROBES_AT_ONCE: usize = 256;
+/// The most probes in flight at once. A probe that hangs holds its place until its time-out: of backends that all hang
+/// for 3 s every 5 s, 850 keep their schedule, and more are late. Each network probe holds a descriptor or two, of
+/// the 1024 that a process has by default; each command holds a process.
+const LIMITS: Limits = Limits { network: 512, commands: 64 };
 
 /// The health of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +55,7 @@ pub struct Untried(pub String);
 #[derive(Debug)]
 pub struct Runner {
     targets: watch::Sender<Vec<Target>>,
+    checks: Checks,
     task: JoinHandle<()>,
 }
 
@@ -57,24 +64,32 @@ impl Runner {
     /// changes, and when the reason of the same status does. A receiver that lags gets the latest of each backend.
     pub fn spawn(reports: mpsc::Sender<BackendHealth>) -> Self {
         let (targets, news) = watch::channel(Vec::new());
+        let (checks, queries) = Checks::new();
         let task = Task {
-            board: Board::new(PROBES_AT_ONCE),
+            board: Board::new(LIMITS),
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
             unsent: BTreeMap::new(),
+            by_hand: ByHand::default(),
         };
-        Self { targets, task: tokio::spawn(task.run(news, reports)) }
+        let inbox = Inbox { news, queries, reports };
+        Self { targets, checks, task: tokio::spawn(task.run(inbox)) }
+    }
+
+    /// For all that is asked of the checks: what is known, a run by hand, a suspicion.
+    pub fn checks(&self) -> Checks {
+        self.checks.clone()
+    }
+
+    /// As [`Checks::suspect`].
+    pub fn suspect(&self, farm: &FarmName, backend: &BackendName) {
+        self.checks.suspect(farm.clone(), backend.clone());
     }
 
     /// Makes `targets` the targets. What is known of those that were there before is kept.
     pub fn set_targets(&self, targets: Vec<Target>) {
         self.targets.send_replace(targets);
     }
-}
-
-impl Runner {
-    /// The traffic says that a backend is in trouble.
-    pub fn suspect(&self, _farm: &FarmName, _backend: &BackendName) {}
 }
 
 impl Drop for Runner {
@@ -88,6 +103,7 @@ type Ended = Result<(ProbeId, Result<Outcome, Untried>), JoinError>;
 /// All that can wake the task.
 enum Event {
     Targets(Vec<Target>),
+    Query(CheckQuery),
     Ended(Ended),
     Due,
     /// The daemon takes a report.
@@ -102,19 +118,28 @@ struct Task {
     in_flight: HashMap<ProbeId, AbortHandle>,
     /// The latest report of each backend that the daemon has not taken yet.
     unsent: BTreeMap<(FarmName, BackendName), BackendHealth>,
+    by_hand: ByHand,
+}
+
+/// What connects the task to others.
+struct Inbox {
+    news: watch::Receiver<Vec<Target>>,
+    queries: mpsc::Receiver<CheckQuery>,
+    reports: mpsc::Sender<BackendHealth>,
 }
 
 impl Task {
-    async fn run(mut self, mut news: watch::Receiver<Vec<Target>>, reports: mpsc::Sender<BackendHealth>) {
+    async fn run(mut self, mut inbox: Inbox) {
         loop {
             let effects = self.board.handle_timeout(clock::now());
             self.carry_out(effects);
-            match self.next(&mut news, &reports).await {
+            match self.next(&mut inbox).await {
                 Event::Targets(targets) => {
                     tracing::debug!(targets = targets.len(), "targets of the checks set");
                     let effects = self.board.set_targets(targets, clock::now());
                     self.carry_out(effects);
                 }
+                Event::Query(query) => self.handle_query(query),
                 Event::Ended(ended) => self.handle_ended(ended),
                 Event::Due | Event::Room => {}
                 Event::Closed => return,
@@ -122,17 +147,16 @@ impl Task {
         }
     }
 
-    async fn next(
-        &mut self,
-        news: &mut watch::Receiver<Vec<Target>>,
-        reports: &mpsc::Sender<BackendHealth>,
-    ) -> Event {
+    /// Cancel-safe, as each of its parts is.
+    async fn next(&mut self, Inbox { news, queries, reports }: &mut Inbox) -> Event {
         tokio::select! {
             changed = news.changed() => match changed {
                 Ok(()) => Event::Targets(news.borrow_and_update().clone()),
                 Err(_) => Event::Closed,
             },
+            Some(query) = queries.recv() => Event::Query(query),
             Some(ended) = self.probes.join_next() => Event::Ended(ended),
+            Some(()) = self.by_hand.next() => Event::Due,
             () = clock::sleep_until(self.board.next_timeout()) => Event::Due,
             permit = reports.reserve(), if !self.unsent.is_empty() => match permit {
                 Ok(permit) => {
@@ -163,20 +187,34 @@ impl Task {
                 tracing::trace!(?probe, passed = outcome.passed, reason = outcome.reason, "probe ended");
                 self.board.handle_result(probe, &outcome, now)
             }
-            Err(Untried(reason)) => {
-                tracing::warn!(reason, "a check could not be made");
-                self.board.handle_untried(probe);
-                Vec::new()
-            }
+            Err(Untried(reason)) => self.board.handle_untried(probe, &reason, now),
         };
         self.carry_out(effects);
+    }
+
+    fn handle_query(&mut self, query: CheckQuery) {
+        match query {
+            CheckQuery::Tell { farm, backend, history, reply } => {
+                let checks = self.board.reports(farm.as_ref(), backend.as_ref(), history, clock::now());
+                // Whoever asked may have left.
+                reply.send(ChecksTold { checks, load: self.board.load() }).ok();
+            }
+            CheckQuery::Run { farm, backend, reply } => {
+                self.by_hand.start(self.board.targets(&farm, backend.as_ref()), reply);
+            }
+            CheckQuery::Suspect { farm, backend } => {
+                let due = self.board.suspect(&farm, &backend, clock::now());
+                tracing::debug!(%farm, %backend, due, "backend suspected");
+            }
+        }
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Start { probe, address, check } => {
-                    let handle = self.probes.spawn(async move { (probe, run_probe(address, &check).await) });
+                Effect::Start { probe, target } => {
+                    let run = async move { (probe, run_probe(&target).await) };
+                    let handle = self.probes.spawn(run);
                     self.in_flight.insert(probe, handle);
                 }
                 Effect::Stop(probe) => {
@@ -184,10 +222,17 @@ impl Task {
                         handle.abort();
                     }
                 }
-                Effect::Turned { target, outcome } => {
-                    let Target { farm, backend, .. } = &target;
-                    let Outcome { passed, reason } = outcome;
-                    tracing::debug!(%farm, %backend, %target, passed, reason, "check result changed");
+                Effect::Turned { target, verdict, reason } => {
+                    let Target { farm, backend, .. } = &*target;
+                    match verdict {
+                        CheckVerdict::Untried => {
+                            tracing::warn!(%farm, %backend, %target, reason, "a check cannot be made");
+                        }
+                        CheckVerdict::Passed | CheckVerdict::Failed => {
+                            let verdict = verdict.as_str();
+                            tracing::debug!(%farm, %backend, %target, verdict, reason, "check result changed");
+                        }
+                    }
                 }
                 Effect::Report(Report { farm, backend, health }) => {
                     let key = (farm.clone(), backend.clone());
@@ -200,7 +245,10 @@ impl Task {
     }
 }
 
-async fn run_probe(address: SocketAddr, check: &Check) -> Result<Outcome, Untried> {
+/// Runs the check of a target once. The time-out is the caller's; dropped, it leaves nothing behind.
+async fn run_probe(target: &Target) -> Result<Outcome, Untried> {
+    let Target { address, check, .. } = target;
+    let address = *address;
     match &check.kind {
         CheckKind::Tcp => tcp::probe(address).await,
         CheckKind::Http(http) => http::probe(address, check, http).await,
@@ -219,7 +267,17 @@ async fn run_probe(address: SocketAddr, check: &Check) -> Result<Outcome, Untrie
         CheckKind::Pop3 { starttls } => {
             mail::probe(address, check, mail::Dialect::Pop3, starttls.as_ref()).await
         }
-        CheckKind::Command(_) => Err(Untried(format!("no probe of kind {}", check.kind.as_str()))),
+        CheckKind::Command(command) => command::probe(address, command, &command_context(target)).await,
+    }
+}
+
+/// What a command is told. It is killed when the board's patience ends, or at just that moment by itself.
+fn command_context(target: &Target) -> command::Context {
+    command::Context {
+        farm: target.farm.clone(),
+        backend: target.backend.clone(),
+        vip: target.vip,
+        timeout: target.check.timeout,
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lb_core::config::model::{Check, CheckKind};
-use lb_core::health::Outcome;
+use lb_core::config::model::{BackendName, Check, CheckKind, FarmName};
+use lb_core::health::{Outcome, Target};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -21,8 +21,18 @@ pub(super) const SHORT: Duration = Duration::from_millis(150);
 /// Runs a check as the runner would; it must end within its own time-out.
 pub(super) async fn probed(address: SocketAddr, kind: CheckKind, timeout: Duration) -> Outcome {
     let check = Check { kind, timeout, ..Check::tcp() };
-    let probe = super::run_probe(address, &check);
-    tokio::time::timeout(timeout, probe).await.expect("the probe ends in time").expect("it was tried")
+    let target = Target {
+        farm: FarmName::new("web").unwrap(),
+        backend: BackendName::new("b").unwrap(),
+        address,
+        check,
+        vip: None,
+        adopted: false,
+    };
+    tokio::time::timeout(timeout, super::run_probe(&target))
+        .await
+        .expect("the probe ends in time")
+        .expect("it was tried")
 }
 
 /// Has `behave` serve each connection, until the test ends.

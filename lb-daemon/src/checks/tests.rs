@@ -1,8 +1,10 @@
 //! The runner against real sockets on loopback.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+use lb_core::config::model::Check;
 
 use super::*;
 
@@ -24,6 +26,7 @@ fn target(backend: &str, address: SocketAddr) -> Target {
         backend: BackendName::new(backend).unwrap(),
         address,
         check: Check { interval: INTERVAL, timeout: TIMEOUT, rise: 2, fall: 3, ..Check::tcp() },
+        vip: None,
         adopted: false,
     }
 }
@@ -171,4 +174,140 @@ async fn dropping_the_runner_ends_every_probe() {
     let wait = |time| tokio::time::timeout(time, listener.accept());
     while wait(INTERVAL).await.is_ok() {}
     assert!(wait(INTERVAL * 4).await.is_err());
+}
+
+fn names() -> (FarmName, BackendName) {
+    (FarmName::new("web").unwrap(), BackendName::new("b").unwrap())
+}
+
+async fn told(runner: &Runner) -> ChecksTold {
+    runner.checks().tell(None, None, 100).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_each_run_found_is_told_with_its_time() {
+    let listener = TcpListener::bind((address(), 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let (runner, mut reports) = runner();
+    runner.set_targets(vec![target("b", at), target("b", SocketAddr::new(at.ip(), 9))]);
+    judged(&mut reports).await;
+    let told = loop {
+        let told = told(&runner).await;
+        if told.checks.iter().all(|check| check.history.len() >= 3) {
+            break told;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    };
+    let names: Vec<_> = told.checks.iter().map(|check| check.name.clone()).collect();
+    assert_eq!(names, [format!("tcp {at}"), format!("tcp {}:9", at.ip())]);
+    let [open, closed] = told.checks.as_slice() else { panic!("{names:?}") };
+    assert_eq!((open.judgement, closed.judgement), (Judgement::Up, Judgement::Down));
+    let last = open.last.as_ref().unwrap();
+    assert!(last.verdict == CheckVerdict::Passed && last.reason.starts_with("connected in "), "{last:?}");
+    assert!(last.took < MARGIN && last.ago < MARGIN && open.next_run_in <= INTERVAL);
+    assert!(closed.history.iter().all(|result| &*result.reason == "connection refused"));
+    assert_eq!((told.load.targets, told.load.subjects), (2, 2));
+    assert!(told.load.lateness.count() >= 6);
+    let (farm, _) = self::names();
+    let other = BackendName::new("other").unwrap();
+    assert_eq!(runner.checks().tell(Some(farm), Some(other), 0).await.unwrap().checks, []);
+}
+
+#[tokio::test]
+async fn a_run_by_hand_tells_what_it_found_and_counts_for_nothing() {
+    let listener = TcpListener::bind((address(), 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let (runner, mut reports) = runner();
+    let slow = |at| {
+        let mut target = target("b", at);
+        target.check.interval = Duration::from_secs(3600);
+        target.check.fall = 1;
+        target
+    };
+    runner.set_targets(vec![slow(at)]);
+    assert_eq!(judged(&mut reports).await.status, Judgement::Up);
+    let (farm, backend) = names();
+    let runs = runner.checks().run(farm.clone(), Some(backend)).await.unwrap();
+    assert_eq!((runs.len(), runs[0].verdict), (1, CheckVerdict::Passed));
+    drop(listener);
+    let runs = runner.checks().run(farm.clone(), None).await.unwrap();
+    assert_eq!((runs[0].verdict, runs[0].reason.as_str()), (CheckVerdict::Failed, "connection refused"));
+    let told = told(&runner).await;
+    assert_eq!((told.checks[0].judgement, told.checks[0].history.len()), (Judgement::Up, 1));
+    let nobody = BackendName::new("nobody").unwrap();
+    assert_eq!(runner.checks().run(farm, Some(nobody)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_suspected_backend_is_judged_long_before_its_next_turn() {
+    let listener = TcpListener::bind((address(), 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let (runner, mut reports) = runner();
+    let mut patient = target("b", at);
+    patient.check.interval = Duration::from_secs(3600);
+    patient.check.fast_interval = INTERVAL;
+    runner.set_targets(vec![patient]);
+    assert_eq!(judged(&mut reports).await.status, Judgement::Up);
+    drop(listener);
+    tokio::time::sleep(INTERVAL * 2).await;
+    let suspected = Instant::now();
+    let (farm, backend) = names();
+    runner.suspect(&farm, &backend);
+    let down = next(&mut reports).await;
+    assert_eq!((down.status, down.reason), (Judgement::Down, format!("tcp {at}: connection refused")));
+    // Two more failures follow the first, a fast interval apart.
+    assert!(suspected.elapsed() >= INTERVAL * 2 && suspected.elapsed() < MARGIN, "{:?}", suspected.elapsed());
+}
+
+#[tokio::test]
+async fn a_check_that_farms_share_is_one_connection_a_time() {
+    let listener = tokio::net::TcpListener::bind((address(), 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (runner, mut reports) = runner();
+    let slow = |farm: &str| {
+        let mut target = target("b", at);
+        target.farm = FarmName::new(farm).unwrap();
+        target.check.interval = Duration::from_secs(3600);
+        target
+    };
+    runner.set_targets(vec![slow("web"), slow("mail")]);
+    let farms = [judged(&mut reports).await.farm, judged(&mut reports).await.farm];
+    assert_ne!(farms[0], farms[1]);
+    assert!(listener.accept().await.is_ok());
+    assert!(tokio::time::timeout(INTERVAL * 3, listener.accept()).await.is_err());
+}
+
+/// Not a test of right or wrong: `cargo test --release -p lb-daemon --lib cost -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_two_thousand_targets_every_5_s() {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let (sender, mut reports) = mpsc::channel(4096);
+    let runner = Runner::spawn(sender);
+    let [_, a, ..] = address().octets();
+    runner.set_targets(
+        (0..2000u16)
+            .map(|n| {
+                let [high, low] = n.to_be_bytes();
+                let mut target = target(&format!("b{n}"), (Ipv4Addr::new(127, a, high, low), port).into());
+                target.check.interval = Duration::from_secs(5);
+                target
+            })
+            .collect(),
+    );
+    let used = || {
+        let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+        Duration::from(nix::time::clock_gettime(clock).unwrap())
+    };
+    for _ in 0..4000 {
+        next(&mut reports).await;
+    }
+    let (began, before) = (Instant::now(), used());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let share = (used() - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+    let load = told(&runner).await.load;
+    let (p99, max) = (load.lateness.quantile(0.99), load.lateness.max());
+    println!("{} runs, {share:.1}% of a core, late {p99:?} (p99), {max:?} (most)", load.lateness.count());
 }

@@ -128,6 +128,19 @@ pub enum Online {
         #[command(subcommand)]
         action: BackendAction,
     },
+    /// List the checks, or run them now
+    ///
+    /// One line for each check at each address and port of each backend: what it holds the backend to be, how long ago
+    /// it last ran and how long that took, when it runs next, and what the last run said. With --json also the last 20
+    /// results of each.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:
+  drover checks
+  drover checks --farm web --backend ex1
+  drover checks run web ex1"
+    )]
+    Checks(ChecksArgs),
     /// List tracked connections, or cut them
     ///
     /// In no order. The last line says how many match when not all are listed.
@@ -246,6 +259,35 @@ pub enum BackendAction {
 }
 
 #[derive(Debug, Args)]
+pub struct ChecksArgs {
+    /// Only this farm's
+    #[arg(long)]
+    pub farm: Option<String>,
+    /// Only this backend's, by its name in the farm
+    #[arg(long, requires = "farm")]
+    pub backend: Option<String>,
+    #[command(subcommand)]
+    pub action: Option<ChecksAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ChecksAction {
+    /// Run the checks of a farm, or of one of its backends, and show their whole output
+    ///
+    /// The results count for nothing: a look neither brings a backend up nor takes it out. Exit status 0 if all pass,
+    /// else 1.
+    #[command(after_help = "Examples:
+  drover checks run web
+  drover checks run web ex1")]
+    Run {
+        /// The farm's name
+        farm: String,
+        /// The backend's name in the farm [default: all of them]
+        backend: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
 pub struct ConnectionsArgs {
     #[command(flatten)]
     pub filter: Filter,
@@ -302,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn cutting_needs_a_filter_or_all() {
+    fn what_is_asked_is_whole() {
         let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
         let cases = [
             ("drover connections", true),
@@ -315,6 +357,10 @@ mod tests {
             ("drover connections cut --client 2001:db8::7", true),
             ("drover connections cut --all --farm web", false),
             ("drover --json connections cut --farm web", true),
+            ("drover checks --farm web --backend ex1", true),
+            ("drover checks --backend ex1", false),
+            ("drover checks run", false),
+            ("drover checks run web ex1 --json", true),
         ];
         for (line, expected) in cases {
             assert_eq!(parses(line), expected, "{line}");

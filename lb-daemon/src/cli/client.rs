@@ -45,6 +45,17 @@ impl Client {
 
     /// The daemon's answer, if it did what it was asked.
     pub async fn send(&self, method: Method, target: &str, body: Option<Body>) -> Result<String, Failure> {
+        self.send_within(TIMEOUT, method, target, body).await
+    }
+
+    /// The same for what may take its time.
+    pub async fn send_within(
+        &self,
+        timeout: Duration,
+        method: Method,
+        target: &str,
+        body: Option<Body>,
+    ) -> Result<String, Failure> {
         let exchange = async {
             let response = self.exchange(method, target, body, "application/json").await?;
             let (status, is_problem) = (response.status(), is_problem(&response));
@@ -56,7 +67,7 @@ impl Client {
                 false => Err(self.stranger()),
             }
         };
-        tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or_else(|_| Err(self.late()))
+        tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| Err(self.late(timeout)))
     }
 
     pub async fn get(&self, target: &str) -> Result<String, Failure> {
@@ -66,7 +77,8 @@ impl Client {
     /// Follows server-sent events: `each` gets the data of each, until it says false (then done) or the stream ends.
     pub async fn follow(&self, target: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Failure> {
         let begin = self.exchange(Method::GET, target, None, "text/event-stream");
-        let response = tokio::time::timeout(TIMEOUT, begin).await.unwrap_or_else(|_| Err(self.late()))?;
+        let response =
+            tokio::time::timeout(TIMEOUT, begin).await.unwrap_or_else(|_| Err(self.late(TIMEOUT)))?;
         if !response.status().is_success() {
             let bytes = response.into_body().collect().await.map_err(|error| self.broken(&error))?.to_bytes();
             return Err(self.refusal(String::from_utf8_lossy(&bytes).into_owned()));
@@ -165,8 +177,8 @@ impl Client {
         ))
     }
 
-    fn late(&self) -> Failure {
-        let (socket, secs) = (self.socket.display(), TIMEOUT.as_secs());
+    fn late(&self, timeout: Duration) -> Failure {
+        let (socket, secs) = (self.socket.display(), timeout.as_secs());
         Failure::refused(format!("the daemon on {socket} has not answered for {secs} s; see its log"))
     }
 

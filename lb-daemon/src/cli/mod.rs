@@ -6,6 +6,7 @@ mod args;
 mod backend;
 mod changes;
 pub mod check;
+mod checks;
 mod client;
 mod connections;
 mod docs;
@@ -109,6 +110,7 @@ async fn dispatch(command: Online, context: &Context) -> Result<String, Failure>
         Online::Farms => farms::list(context).await,
         Online::Farm { action } => farms::run(context, action).await,
         Online::Backend { action } => backend::run(context, action).await,
+        Online::Checks(args) => checks::run(context, args).await,
         Online::Connections(args) => connections::run(context, args).await,
         Online::Events { follow, since } => events::run(context, follow, since).await,
         Online::Apply { file, dry_run } => changes::apply(context, &file, dry_run).await,

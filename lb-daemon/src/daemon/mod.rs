@@ -290,6 +290,7 @@ impl Daemon {
             snapshots: self.snapshots.subscribe(),
             events: self.events.clone(),
             dataplane: self.reader.clone(),
+            checks: self.runner.checks(),
         }
     }
 

@@ -12,11 +12,15 @@ use lb_core::config::model::{
     Scheduler, Timeouts, XdpMode,
 };
 use lb_core::config::{ConfigError, Position};
+use lb_core::health::Judgement;
 use lb_core::state::{
-    AdminState, BackendState, BackendStatus, Connection, ConnectionFilter, EventKind, EventLevel, FarmState,
-    FarmStatus, InterfaceState, Protocol, Snapshot, Traffic,
+    AdminState, BackendState, BackendStatus, CheckReport, CheckRun, CheckVerdict, Connection,
+    ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, Protocol,
+    ResultRecord, Snapshot, Traffic,
 };
-use lb_daemon::handle::{Changes, Command, DataplaneReader, Events, Format, Handle, Refusal};
+use lb_daemon::handle::{
+    Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Format, Handle, Refusal,
+};
 use tokio::sync::{mpsc, watch};
 
 /// What the tests hold of the fake daemon.
@@ -42,7 +46,9 @@ pub fn start() -> Fake {
         event(&events, n);
     }
     let asked = Arc::new(Mutex::new(Vec::new()));
-    let handle = Handle { commands, snapshots, events, dataplane: Arc::new(FakeDataplane) };
+    let (checks, queries) = Checks::new();
+    tokio::spawn(answer_checks(queries));
+    let handle = Handle { commands, snapshots, events, dataplane: Arc::new(FakeDataplane), checks };
     let task = tokio::spawn(answer(inbox, publisher, asked.clone()));
     Fake { handle, asked, task }
 }
@@ -103,6 +109,73 @@ async fn answer(
                 reply.send(Ok(("# the file\n".to_owned(), Format::Toml))).unwrap();
             }
         }
+    }
+}
+
+async fn answer_checks(mut queries: mpsc::Receiver<CheckQuery>) {
+    while let Some(query) = queries.recv().await {
+        match query {
+            CheckQuery::Tell { farm, backend, history, reply } => {
+                let mut told = ChecksTold::default();
+                told.checks = vec![check("10.0.0.11", true, history), check("ex2", false, history)];
+                told.checks.retain(|check| farm.as_ref().is_none_or(|farm| *farm == check.farm));
+                told.checks.retain(|check| backend.as_ref().is_none_or(|backend| *backend == check.backend));
+                told.load.targets = told.checks.len();
+                told.load.lateness.record(Duration::from_millis(3));
+                reply.send(told).unwrap();
+            }
+            CheckQuery::Run { farm, backend, reply } => {
+                let all = [("10.0.0.11", true), ("ex2", false)].into_iter();
+                let wanted = all.filter(|(name, _)| backend.as_ref().is_none_or(|it| it.as_str() == *name));
+                let run = |(name, passed): (&str, bool)| {
+                    let check = check(name, passed, 1);
+                    let output = if passed { "OK\nall is\x1b[2J well\n" } else { "" };
+                    CheckRun {
+                        farm: farm.clone(),
+                        backend: check.backend,
+                        name: check.name,
+                        kind: check.kind,
+                        address: check.address,
+                        verdict: CheckVerdict::of(passed),
+                        took: Duration::from_millis(12),
+                        reason: check.reason,
+                        output: output.to_owned(),
+                    }
+                };
+                reply.send(wanted.map(run).collect()).unwrap();
+            }
+            CheckQuery::Suspect { .. } => {}
+        }
+    }
+}
+
+fn check(backend: &str, passed: bool, history: usize) -> CheckReport {
+    let address: SocketAddr = if passed { "10.0.0.11:80" } else { "10.0.0.12:8080" }.parse().unwrap();
+    let reason = if passed { "connected in 0.4 ms" } else { "connection refused" };
+    let last = ResultRecord {
+        ago: Duration::from_millis(2500),
+        took: Duration::from_micros(400),
+        verdict: CheckVerdict::of(passed),
+        reason: reason.into(),
+    };
+    let mut durations = Histogram::default();
+    durations.record(last.took);
+    CheckReport {
+        farm: FarmName::new("web").unwrap(),
+        backend: BackendName::new(backend).unwrap(),
+        name: format!("tcp {address}"),
+        kind: "tcp",
+        address,
+        judgement: if passed { Judgement::Up } else { Judgement::Down },
+        reason: reason.to_owned(),
+        held_for: Duration::from_secs(200),
+        history: vec![last.clone(); history.min(2)],
+        last: Some(last),
+        running: false,
+        next_run_in: Duration::from_millis(7500),
+        transitions: 3,
+        durations,
+        shared_with: 0,
     }
 }
 

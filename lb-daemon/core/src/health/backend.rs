@@ -1,9 +1,10 @@
 //! What the targets of a backend say of the backend.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Judgement, Machine, Target};
+use super::{Judgement, Machine, Target, TargetId};
 
 /// What is held of a backend, why, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,49 +15,97 @@ pub struct Health {
     pub since: Instant,
 }
 
-/// Judges a backend by its targets: down if any is down, up if all are up, else starting.
-///
-/// A backend that is up and gets another target (a port is added to its farm) goes on serving until that target is
-/// judged, as long as each of its addresses has a target that is up. Taking it out for the time of one probe would
-/// interrupt a service that works, and on all backends at once.
-pub(super) fn judge<'a>(
-    before: Option<&Health>,
-    targets: impl Iterator<Item = (&'a Target, &'a Machine)> + Clone,
-    now: Instant,
-) -> Health {
-    let of = |judgement| targets.clone().filter(move |(_, machine)| machine.judgement() == judgement);
-    let first_down = of(Judgement::Down).min_by_key(|(_, machine)| machine.since());
-    let first_unjudged = of(Judgement::Starting).next();
-    let was_up = before.is_some_and(|health| health.status == Judgement::Up);
-    let (status, reason) = match (first_down, first_unjudged) {
-        (Some((target, machine)), _) => (Judgement::Down, words(target, machine)),
-        (None, Some((target, machine))) => {
-            let address_is_up = |address: IpAddr| of(Judgement::Up).any(|(t, _)| t.address.ip() == address);
-            if was_up && targets.clone().all(|(target, _)| address_is_up(target.address.ip())) {
-                (Judgement::Up, before.map_or_else(String::new, |health| health.reason.clone()))
-            } else {
-                (Judgement::Starting, words(target, machine))
+/// A backend's targets, sorted by what is held of them: a result costs O(log n) of the number of targets.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// In the configuration's order.
+    all: Vec<TargetId>,
+    starting: BTreeSet<TargetId>,
+    /// By since when.
+    down: BTreeSet<(Instant, TargetId)>,
+    /// How many targets are up at each address.
+    up_at: BTreeMap<IpAddr, usize>,
+}
+
+impl Tally {
+    pub fn targets(&self) -> &[TargetId] {
+        &self.all
+    }
+
+    pub fn add(&mut self, id: TargetId, target: &Target, machine: &Machine) {
+        self.all.push(id);
+        self.up_at.entry(target.address.ip()).or_default();
+        self.enter(id, target, machine.judgement(), machine.since());
+    }
+
+    /// A target's judgement was `before`, since then, and is what the machine says now.
+    pub fn turn(&mut self, id: TargetId, target: &Target, before: (Judgement, Instant), machine: &Machine) {
+        match before.0 {
+            Judgement::Starting => {
+                self.starting.remove(&id);
+            }
+            Judgement::Down => {
+                self.down.remove(&(before.1, id));
+            }
+            Judgement::Up => {
+                if let Some(up) = self.up_at.get_mut(&target.address.ip()) {
+                    *up = up.saturating_sub(1);
+                }
             }
         }
-        (None, None) => (Judgement::Up, up_words(targets.clone())),
-    };
-    let since = match before {
-        Some(health) if health.status == status => health.since,
-        Some(_) | None => now,
-    };
-    Health { status, reason, since }
-}
-
-fn words(target: &Target, machine: &Machine) -> String {
-    format!("{target}: {}", machine.reason())
-}
-
-fn up_words<'a>(mut targets: impl Iterator<Item = (&'a Target, &'a Machine)> + Clone) -> String {
-    let count = targets.clone().count();
-    match (targets.next(), count) {
-        (Some((target, machine)), 1) => words(target, machine),
-        (Some(_) | None, _) => format!("all {count} checks pass"),
+        self.enter(id, target, machine.judgement(), machine.since());
     }
+
+    fn enter(&mut self, id: TargetId, target: &Target, judgement: Judgement, since: Instant) {
+        match judgement {
+            Judgement::Starting => {
+                self.starting.insert(id);
+            }
+            Judgement::Down => {
+                self.down.insert((since, id));
+            }
+            Judgement::Up => *self.up_at.entry(target.address.ip()).or_default() += 1,
+        }
+    }
+
+    /// Judges the backend by its targets: down if any is down, up if all are up, else starting.
+    ///
+    /// A backend that is up and gets another target (a port is added to its farm) goes on serving until that target is
+    /// judged, as long as each of its addresses has a target that is up. Taking it out for the time of one probe would
+    /// interrupt a service that works, and on all backends at once.
+    pub fn judge(
+        &self,
+        before: Option<&Health>,
+        look: impl Fn(TargetId) -> Option<String>,
+        now: Instant,
+    ) -> Health {
+        let words = |id: TargetId| look(id).unwrap_or_default();
+        let was_up = before.filter(|health| health.status == Judgement::Up);
+        let (status, reason) = if let Some(&(_, first_down)) = self.down.first() {
+            (Judgement::Down, words(first_down))
+        } else if let Some(&unjudged) = self.starting.first() {
+            match was_up.filter(|_| self.up_at.values().all(|&up| up > 0)) {
+                Some(health) => (Judgement::Up, health.reason.clone()),
+                None => (Judgement::Starting, words(unjudged)),
+            }
+        } else {
+            let reason = match *self.all.as_slice() {
+                [only] => words(only),
+                _ => format!("all {} checks pass", self.all.len()),
+            };
+            (Judgement::Up, reason)
+        };
+        let since = match before {
+            Some(health) if health.status == status => health.since,
+            Some(_) | None => now,
+        };
+        Health { status, reason, since }
+    }
+}
+
+/// What a target says of its backend.
+pub(super) fn words(target: &Target, machine: &Machine) -> String {
+    format!("{target}: {}", machine.reason())
 }
 
 #[cfg(test)]
@@ -73,6 +122,7 @@ mod tests {
             backend: BackendName::new("b").unwrap(),
             address: address.parse().unwrap(),
             check: Check::tcp(),
+            vip: None,
             adopted: false,
         }
     }
@@ -146,7 +196,15 @@ mod tests {
         for (description, before, spec, status, reason) in table {
             let before = before.map(|status| Health { status, reason: "before".into(), since: origin });
             let targets = state(spec, origin);
-            let health = judge(before.as_ref(), targets.iter().map(|(t, m)| (t, m)), now);
+            let mut tally = Tally::default();
+            for (id, (target, machine)) in (0..).map(TargetId).zip(&targets) {
+                tally.add(id, target, machine);
+            }
+            let look = |id: TargetId| {
+                let (target, machine) = targets.get(usize::try_from(id.0).unwrap())?;
+                Some(words(target, machine))
+            };
+            let health = tally.judge(before.as_ref(), look, now);
             assert_eq!((health.status, health.reason.as_str()), (*status, *reason), "{description}");
             let kept = before.is_some_and(|before| before.status == *status);
             assert_eq!(health.since, if kept { origin } else { now }, "{description}");

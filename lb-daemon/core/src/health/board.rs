@@ -1,25 +1,35 @@
 //! All targets and backends, their machines and their schedule. The runner of the checks owns one; it drops nothing
 //! but itself when it is cancelled, since a board holds no resource.
+//!
+//! A result costs O(log n) of the number of targets for each target that shares it; new targets cost O(n log n).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::backend::judge;
-use super::{Health, Machine, Outcome, ProbeId, Schedule, Step, Target, TargetId};
+use super::backend::{Tally, words};
+use super::subject::{Key, Subject};
+use super::{Health, Judgement, Limits, Machine, Outcome, ProbeId, Schedule, Step, SubjectId, Target};
 use crate::config::model::{BackendName, Check, FarmName};
+use crate::state::CheckVerdict;
+
+/// Names a target on the board; never used again for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId(pub u64);
 
 /// What the board wants done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Probe `address` as `check` says, and tell [`Board::handle_result`]. The board watches the time-out.
-    Start { probe: ProbeId, address: SocketAddr, check: Check },
+    /// Probe the target's address as its check says, and tell [`Board::handle_result`]. The board watches the time-out.
+    /// The target is one of those that share the probe.
+    Start { probe: ProbeId, target: Arc<Target> },
     /// Nobody waits for this probe any more.
     Stop(ProbeId),
     /// The health of a backend is new, or has another status or reason.
     Report(Report),
-    /// The outcome of a target's probe differs from that of the one before. For a log.
-    Turned { target: Target, outcome: Outcome },
+    /// What came of a probe differs from what came of the one before; told once for all that share it. For a log.
+    Turned { target: Arc<Target>, verdict: CheckVerdict, reason: String },
 }
 
 /// The health of a backend.
@@ -30,34 +40,57 @@ pub struct Report {
     pub health: Health,
 }
 
+/// A target and what is held of it.
 #[derive(Debug)]
-struct Slot {
-    target: Target,
-    machine: Machine,
-    /// Whether the last probe passed.
-    passed: Option<bool>,
+pub(super) struct Slot {
+    pub(super) target: Arc<Target>,
+    pub(super) machine: Machine,
+    pub(super) subject: SubjectId,
+    pub(super) transitions: u64,
+    /// Which of several checks of the same kind at the same place of the backend it is, from 1.
+    ordinal: usize,
 }
 
-#[derive(Debug)]
-struct Backend {
-    /// In the configuration's order.
-    targets: Vec<TargetId>,
+impl Slot {
+    /// Unique in the backend.
+    pub(super) fn name(&self) -> String {
+        match self.ordinal {
+            1 => self.target.to_string(),
+            n => format!("{} #{n}", self.target),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backend {
+    pub(super) tally: Tally,
     health: Option<Health>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Board {
-    next_id: u64,
-    slots: HashMap<TargetId, Slot>,
-    backends: BTreeMap<(FarmName, BackendName), Backend>,
-    schedule: Schedule,
+    next_target: u64,
+    next_subject: u64,
+    pub(super) slots: HashMap<TargetId, Slot>,
+    pub(super) subjects: HashMap<SubjectId, Subject>,
+    by_key: HashMap<Arc<Key>, SubjectId>,
+    pub(super) backends: BTreeMap<(FarmName, BackendName), Backend>,
+    pub(super) schedule: Schedule,
 }
 
 impl Board {
-    /// `limit`: the most probes in flight at once.
-    pub fn new(limit: usize) -> Self {
-        Self { next_id: 0, slots: HashMap::new(), backends: BTreeMap::new(), schedule: Schedule::new(limit) }
+    /// `limits`: the most probes in flight at once.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            next_target: 0,
+            next_subject: 0,
+            slots: HashMap::new(),
+            subjects: HashMap::new(),
+            by_key: HashMap::new(),
+            backends: BTreeMap::new(),
+            schedule: Schedule::new(limits),
+        }
     }
 
     /// Makes `targets` the targets. Those that are the same as before keep their judgement and their place on the
@@ -81,38 +114,62 @@ impl Board {
 
         let mut effects = Vec::new();
         let mut old_backends = std::mem::take(&mut self.backends);
+        let mut alike: HashMap<(Place, &'static str), usize> = HashMap::new();
         for (target, kept) in targets.into_iter().zip(kept) {
             let key = (target.farm.clone(), target.backend.clone());
+            let ordinal = alike.entry((place(&target), target.check.kind.as_str())).or_default();
+            *ordinal += 1;
             let id = match kept {
-                Some(id) => id,
+                Some(id) => {
+                    // What it is told beside, as the VIP, may be another.
+                    if let Some(slot) = self.slots.get_mut(&id).filter(|slot| *slot.target != target) {
+                        slot.target = Arc::new(target);
+                    }
+                    id
+                }
                 None => {
                     let kind = |slot: &Slot, target: &Target| slot.target.check.kind == target.check.kind;
                     let retuned = self.take(&mut old, &target, kind);
                     self.add(target, retuned, now, &mut effects)
                 }
             };
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.ordinal = *ordinal;
             let backend = self.backends.entry(key).or_insert_with_key(|key| Backend {
-                targets: Vec::new(),
+                tally: Tally::default(),
                 health: old_backends.remove(key).and_then(|backend| backend.health),
             });
-            backend.targets.push(id);
+            backend.tally.add(id, &slot.target, &slot.machine);
         }
         for id in old.into_values().flatten() {
             self.forget(id, &mut effects);
         }
         let keys: Vec<_> = self.backends.keys().cloned().collect();
-        effects.extend(keys.into_iter().filter_map(|(farm, backend)| self.rejudge(farm, backend, now)));
+        effects.extend(keys.into_iter().filter_map(|key| self.rejudge(key, now)));
         effects
     }
 
     /// A probe has ended.
     pub fn handle_result(&mut self, probe: ProbeId, outcome: &Outcome, now: Instant) -> Vec<Effect> {
-        if self.schedule.handle_done(probe) { self.count(probe, outcome, now) } else { Vec::new() }
+        match self.schedule.handle_done(probe, now) {
+            Some(took) => self.count(probe.subject, outcome, took, now),
+            None => Vec::new(),
+        }
     }
 
     /// A probe could not be made, for a reason that says nothing of the backend: no result, and the next slot as ever.
-    pub fn handle_untried(&mut self, probe: ProbeId) {
-        self.schedule.handle_done(probe);
+    pub fn handle_untried(&mut self, probe: ProbeId, reason: &str, now: Instant) -> Vec<Effect> {
+        let Some(took) = self.schedule.handle_done(probe, now) else { return Vec::new() };
+        let mut effects = self.record(probe.subject, CheckVerdict::Untried, reason, took, now);
+        let Some(subject) = self.subjects.get(&probe.subject) else { return effects };
+        for id in subject.targets.iter().copied().collect::<Vec<_>>() {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            slot.machine.handle_untried(reason);
+            let key = (slot.target.farm.clone(), slot.target.backend.clone());
+            effects.extend(self.rejudge(key, now));
+        }
+        self.settle(probe.subject, now);
+        effects
     }
 
     /// Starts what is due and counts what has outlasted its time-out as failed.
@@ -122,14 +179,14 @@ impl Board {
             match step {
                 Step::Expire(probe) => {
                     effects.push(Effect::Stop(probe));
-                    let Some(slot) = self.slots.get(&probe.target) else { continue };
-                    let reason = format!("no answer within {:?}", slot.target.check.timeout);
-                    effects.extend(self.count(probe, &Outcome::failed(reason), now));
+                    let Some(subject) = self.subjects.get(&probe.subject) else { continue };
+                    let timeout = subject.key.pace().timeout;
+                    let outcome = Outcome::failed(format!("no answer within {timeout:?}"));
+                    effects.extend(self.count(probe.subject, &outcome, timeout, now));
                 }
                 Step::Start(probe) => {
-                    let Some(slot) = self.slots.get(&probe.target) else { continue };
-                    let (address, check) = (slot.target.address, slot.target.check.clone());
-                    effects.push(Effect::Start { probe, address, check });
+                    let Some(target) = self.speaker(probe.subject) else { continue };
+                    effects.push(Effect::Start { probe, target });
                 }
             }
         }
@@ -141,29 +198,93 @@ impl Board {
         self.schedule.next_timeout()
     }
 
-    fn count(&mut self, probe: ProbeId, outcome: &Outcome, now: Instant) -> Vec<Effect> {
-        let Some(slot) = self.slots.get_mut(&probe.target) else { return Vec::new() };
-        let mut effects = Vec::new();
-        if slot.passed.replace(outcome.passed) != Some(outcome.passed) {
-            effects.push(Effect::Turned { target: slot.target.clone(), outcome: outcome.clone() });
+    /// Something else says that a backend does not work: its checks are due now, but for those in flight or with a
+    /// start within their last fast interval. How many are due.
+    pub fn suspect(&mut self, farm: &FarmName, backend: &BackendName, now: Instant) -> usize {
+        let Some(backend) = self.backends.get(&(farm.clone(), backend.clone())) else { return 0 };
+        let subjects = backend.tally.targets().iter().filter_map(|id| self.slots.get(id));
+        let (schedule, mut due) = (&mut self.schedule, 0);
+        for slot in subjects {
+            due += usize::from(schedule.hurry(slot.subject, now));
         }
-        slot.machine.handle_result(outcome, now);
-        let (farm, backend) = (slot.target.farm.clone(), slot.target.backend.clone());
-        effects.extend(self.rejudge(farm, backend, now));
+        due
+    }
+
+    fn count(&mut self, id: SubjectId, outcome: &Outcome, took: Duration, now: Instant) -> Vec<Effect> {
+        let verdict = CheckVerdict::of(outcome.passed);
+        let mut effects = self.record(id, verdict, &outcome.reason, took, now);
+        let Some(subject) = self.subjects.get(&id) else { return effects };
+        for target in subject.targets.iter().copied().collect::<Vec<_>>() {
+            effects.extend(self.judge(target, outcome, now));
+        }
+        self.settle(id, now);
         effects
     }
 
-    fn rejudge(&mut self, farm: FarmName, name: BackendName, now: Instant) -> Option<Effect> {
-        let key = (farm, name);
+    /// One target's share of a result.
+    fn judge(&mut self, id: TargetId, outcome: &Outcome, now: Instant) -> Option<Effect> {
+        let slot = self.slots.get_mut(&id)?;
+        let machine = &mut slot.machine;
+        let before = (machine.judgement(), machine.since());
+        let confirmed = machine.is_confirmed();
+        let transition = machine.handle_result(outcome, now);
+        // Most results change neither judgement nor words, and cost nothing more.
+        let other_words = match before.0 {
+            Judgement::Starting => true,
+            Judgement::Up => outcome.passed && !confirmed,
+            Judgement::Down => !outcome.passed,
+        };
+        if transition.is_none() && !other_words {
+            return None;
+        }
+        let key = (slot.target.farm.clone(), slot.target.backend.clone());
+        if transition.is_some() {
+            slot.transitions += u64::from(before.0 != Judgement::Starting);
+            let backend = self.backends.get_mut(&key)?;
+            backend.tally.turn(id, &slot.target, before, &slot.machine);
+        }
+        self.rejudge(key, now)
+    }
+
+    fn rejudge(&mut self, key: (FarmName, BackendName), now: Instant) -> Option<Effect> {
         let backend = self.backends.get_mut(&key)?;
-        let targets = backend.targets.iter().filter_map(|id| self.slots.get(id));
-        let targets = targets.map(|slot| (&slot.target, &slot.machine));
-        let health = judge(backend.health.as_ref(), targets, now);
+        let look = |id: TargetId| self.slots.get(&id).map(|slot| words(&slot.target, &slot.machine));
+        let health = backend.tally.judge(backend.health.as_ref(), look, now);
         if backend.health.as_ref() == Some(&health) {
             return None;
         }
         backend.health = Some(health.clone());
         Some(Effect::Report(Report { farm: key.0, backend: key.1, health }))
+    }
+
+    fn record(
+        &mut self,
+        id: SubjectId,
+        verdict: CheckVerdict,
+        reason: &str,
+        took: Duration,
+        now: Instant,
+    ) -> Vec<Effect> {
+        let turned = self.subjects.get_mut(&id).is_some_and(|it| it.record(verdict, reason, took, now));
+        let target = self.speaker(id).filter(|_| turned);
+        target
+            .map(|target| Effect::Turned { target, verdict, reason: reason.to_owned() })
+            .into_iter()
+            .collect()
+    }
+
+    /// Tells the schedule whether any of those that share a subject is between two states.
+    fn settle(&mut self, id: SubjectId, now: Instant) {
+        let Some(subject) = self.subjects.get(&id) else { return };
+        let mut slots = subject.targets.iter().filter_map(|id| self.slots.get(id));
+        let between = slots.any(|slot| slot.machine.is_between());
+        self.schedule.settle(id, between, now);
+    }
+
+    /// The target that a shared subject goes by.
+    fn speaker(&self, id: SubjectId) -> Option<Arc<Target>> {
+        let first = self.subjects.get(&id)?.targets.first()?;
+        self.slots.get(first).map(|slot| slot.target.clone())
     }
 
     /// Takes an old target at `target`'s place that `fits` out of `old`.
@@ -175,7 +296,7 @@ impl Board {
     ) -> Option<TargetId> {
         let ids = old.get_mut(&place(target))?;
         let at = ids.iter().position(|id| self.slots.get(id).is_some_and(|slot| fits(slot, target)))?;
-        Some(ids.remove(at))
+        Some(ids.swap_remove(at))
     }
 
     fn add(
@@ -186,22 +307,56 @@ impl Board {
         effects: &mut Vec<Effect>,
     ) -> TargetId {
         let (rise, fall) = (target.check.rise, target.check.fall);
-        let before = retuned.and_then(|id| self.forget(id, effects));
-        let (machine, passed) = match before {
-            Some(slot) => (slot.machine.retuned(rise, fall), slot.passed),
-            None if target.adopted => (Machine::adopted_up(rise, fall, now), None),
-            None => (Machine::new(rise, fall, now), None),
+        let before = retuned.and_then(|id| self.slots.get(&id));
+        let (machine, transitions) = match before {
+            Some(slot) => (slot.machine.retuned(rise, fall), slot.transitions),
+            None if target.adopted => (Machine::adopted_up(rise, fall, now), 0),
+            None => (Machine::new(rise, fall, now), 0),
         };
-        let id = TargetId(self.next_id);
-        self.next_id += 1;
-        self.schedule.insert(id, target.check.interval, target.check.timeout, now);
-        self.slots.insert(id, Slot { target, machine, passed });
+        let id = TargetId(self.next_target);
+        self.next_target += 1;
+        let from = before.map(|slot| slot.subject);
+        let subject = self.join(id, Key::of(&target), from, now);
+        self.slots.insert(id, Slot { target: Arc::new(target), machine, subject, transitions, ordinal: 1 });
+        if let Some(old) = retuned {
+            self.forget(old, effects);
+        }
         id
     }
 
-    fn forget(&mut self, id: TargetId, effects: &mut Vec<Effect>) -> Option<Slot> {
-        effects.extend(self.schedule.remove(id).map(Effect::Stop));
-        self.slots.remove(&id)
+    /// Adds a target to the subject that it shares, which is then probed soon, or makes one. The target had shared
+    /// `from` before.
+    fn join(&mut self, target: TargetId, key: Key, from: Option<SubjectId>, now: Instant) -> SubjectId {
+        let key = Arc::new(key);
+        if let Some(&id) = self.by_key.get(&key) {
+            if let Some(subject) = self.subjects.get_mut(&id) {
+                subject.targets.insert(target);
+            }
+            self.schedule.settle(id, true, now);
+            return id;
+        }
+        let id = SubjectId(self.next_subject);
+        self.next_subject += 1;
+        let mut subject = Subject::new(key.clone());
+        if let Some(from) = from.and_then(|from| self.subjects.get(&from)) {
+            subject.inherit(from);
+        }
+        subject.targets.insert(target);
+        self.schedule.insert(id, key.pace(), now);
+        self.subjects.insert(id, subject);
+        self.by_key.insert(key, id);
+        id
+    }
+
+    fn forget(&mut self, id: TargetId, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        let Some(subject) = self.subjects.get_mut(&slot.subject) else { return };
+        subject.targets.remove(&id);
+        if subject.targets.is_empty() {
+            effects.extend(self.schedule.remove(slot.subject).map(Effect::Stop));
+            self.by_key.remove(&subject.key);
+            self.subjects.remove(&slot.subject);
+        }
     }
 }
 
@@ -212,6 +367,9 @@ fn place(target: &Target) -> Place {
     (target.farm.clone(), target.backend.clone(), target.address)
 }
 
+#[cfg(test)]
+#[path = "board_simulation.rs"]
+mod simulation;
 #[cfg(test)]
 #[path = "board_tests.rs"]
 mod tests;

@@ -70,6 +70,21 @@ impl Machine {
     pub fn against(&self) -> u32 {
         self.against
     }
+    /// Whether the target is up and a probe of this daemon has passed since: then passes change nothing.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+    /// Whether the next results may change the judgement: it is not judged yet, or the last result contradicts it.
+    pub fn is_between(&self) -> bool {
+        self.judgement == Judgement::Starting || self.against > 0
+    }
+
+    /// A probe could not be made. It says nothing of the target, but why there is no judgement yet is worth telling.
+    pub fn handle_untried(&mut self, reason: &str) {
+        if self.judgement == Judgement::Starting {
+            self.reason = format!("cannot be checked: {reason}");
+        }
+    }
 
     pub fn handle_result(&mut self, outcome: &Outcome, now: Instant) -> Option<Transition> {
         let to = if outcome.passed { Judgement::Up } else { Judgement::Down };

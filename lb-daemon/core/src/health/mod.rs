@@ -1,20 +1,25 @@
 //! Health of backends: the rise/fall machine of each target, the schedule of probes, and what both say of a backend.
 //!
-//! A *target* is one check at one address and port of one backend. [`Board`] holds all of them and is the only part
-//! that the daemon talks to; it asks for probes and is told of their outcomes. Nothing here reads a clock.
+//! A *target* is one check at one address and port of one backend. A *subject* is what is probed: targets that ask the
+//! same of the same address share one, and its results count for each of them. [`Board`] holds all of them and is the
+//! only part that the daemon talks to; it asks for probes and is told of their outcomes. Nothing here reads a clock,
+//! and what is told the time is told a monotonic one: the clock on the wall may jump.
 
 mod backend;
 mod board;
 mod machine;
 pub mod passive;
 mod schedule;
+mod subject;
 mod target;
+mod tell;
 
 pub use backend::Health;
-pub use board::{Board, Effect, Report};
+pub use board::{Board, Effect, Report, TargetId};
 pub use machine::{Machine, Transition};
-pub use schedule::{ProbeId, Schedule, Step, TargetId};
-pub use target::{Target, targets};
+pub use schedule::{Lane, Limits, Pace, ProbeId, Schedule, Step, SubjectId};
+pub use subject::HISTORY;
+pub use target::{Target, targets, vip_of};
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::model::{BackendName, Check, Config, FarmName};
+use crate::config::model::{BackendName, Check, Config, Farm, FarmName, Ports};
 
 /// One check at one address and port of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Target {
     pub backend: BackendName,
     pub address: SocketAddr,
     pub check: Check,
+    /// Where clients connect to the farm, for commands that are told it; see [`vip_of`].
+    pub vip: Option<SocketAddr>,
     /// Whether an earlier daemon held the backend to be up. Looked at only when the target is new to the board.
     pub adopted: bool,
 }
@@ -32,12 +34,16 @@ pub fn targets(config: &Config, adopted: impl Fn(&FarmName, &BackendName, IpAddr
             for address in backend.address.iter() {
                 let adopted = adopted(&farm.name, &backend.name, address);
                 for check in &farm.checks {
-                    targets.extend(check.ports(farm, backend).into_iter().map(|port| Target {
-                        farm: farm.name.clone(),
-                        backend: backend.name.clone(),
-                        address: SocketAddr::new(address, port),
-                        check: check.clone(),
-                        adopted,
+                    targets.extend(check.ports(farm, backend).into_iter().map(|port| {
+                        let address = SocketAddr::new(address, port);
+                        Target {
+                            farm: farm.name.clone(),
+                            backend: backend.name.clone(),
+                            address,
+                            check: check.clone(),
+                            vip: vip_of(farm, address),
+                            adopted,
+                        }
                     }));
                 }
             }
@@ -46,12 +52,23 @@ pub fn targets(config: &Config, adopted: impl Fn(&FarmName, &BackendName, IpAddr
     targets
 }
 
+/// Where clients connect to a farm, as seen from one of its backends: the first VIP, of the backend's family if there is
+/// one, with the backend's port if the farm has it, else with the farm's first.
+pub fn vip_of(farm: &Farm, backend: SocketAddr) -> Option<SocketAddr> {
+    let vip = farm.vips.iter().find(|vip| vip.is_ipv4() == backend.is_ipv4()).or(farm.vips.first())?;
+    let port = match &farm.ports {
+        Ports::All => backend.port(),
+        ports @ Ports::Ranges(_) => {
+            ports.iter().find(|port| *port == backend.port()).or_else(|| ports.iter().next())?
+        }
+    };
+    Some(SocketAddr::new(*vip, port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{
-        Addresses, Backend, Daemon, Farm, Mode, Ports, Protocols, Scheduler, Timeouts, XdpMode,
-    };
+    use crate::config::model::{Addresses, Backend, Daemon, Mode, Protocols, Scheduler, Timeouts, XdpMode};
 
     fn farm(name: &str, backends: Vec<Backend>) -> Farm {
         Farm {

@@ -102,3 +102,30 @@ async fn a_probe_answers_within_its_time_out_with_what_was_said() {
     assert_eq!(outcome, Outcome::failed("no end within 1s: asking"));
     assert!(clock::now() - started >= timeout * 9 / 10);
 }
+
+#[test]
+fn the_vip_is_of_the_backends_family_and_port_where_there_is_one() {
+    let farm = |vips: &[&str], ports| Farm {
+        vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+        ports,
+        ..Farm::new(FarmName::new("mail").unwrap())
+    };
+    let mail = || Ports::Ranges(vec![(25, 25), (443, 443)]);
+    let web = || Ports::Ranges(vec![(80, 80)]);
+    let table = [
+        (farm(&["192.0.2.20", "2001:db8::20"], mail()), V4, Some("192.0.2.20:443")),
+        (farm(&["192.0.2.20", "2001:db8::20"], mail()), V6, Some("[2001:db8::20]:443")),
+        (farm(&["192.0.2.20"], web()), V4, Some("192.0.2.20:80")),
+        (farm(&["192.0.2.20"], web()), V6, Some("192.0.2.20:80")),
+        (farm(&["192.0.2.20"], Ports::All), V4, Some("192.0.2.20:443")),
+        (farm(&[], web()), V4, None),
+    ];
+    for (farm, backend, vip) in table {
+        assert_eq!(
+            lb_core::health::vip_of(&farm, address(backend)),
+            vip.map(address),
+            "{backend} {:?}",
+            farm.vips
+        );
+    }
+}
