@@ -32,6 +32,7 @@ use crate::checks::{BackendHealth, Judgement, Runner};
 use crate::clock;
 use crate::datapath::{Attached, Datapath, Reader, Sweep};
 use crate::handle::{Command, Events, Format, Handle};
+use crate::hooks::Hooks;
 use crate::netlink::{Change, Changes, Link, Netlink};
 use crate::overrides::Overrides;
 
@@ -121,6 +122,7 @@ pub struct Daemon {
     floor: u32,
     tick: u32,
 
+    hooks: Hooks,
     events: Arc<Events>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     commands: mpsc::Sender<Command>,
@@ -237,6 +239,7 @@ impl Daemon {
             sweeping_changes: 0,
             floor: tick,
             tick,
+            hooks: Hooks::default(),
             events: Arc::default(),
             snapshots: watch::channel(Arc::new(empty)).0,
             commands,
@@ -408,8 +411,24 @@ impl Daemon {
             EventLevel::Warning => tracing::warn!("{message}"),
             EventLevel::Error => tracing::error!("{message}"),
         }
-        let (farm, backend) = (farm.map(FarmName::as_str), backend.map(BackendName::as_str));
-        self.events.publish(|log| log.push(clock::wall(), level, kind, farm, backend, message));
+        let names = (farm.map(FarmName::as_str), backend.map(BackendName::as_str));
+        let event =
+            self.events.publish(|log| log.push(clock::wall(), level, kind, names.0, names.1, message));
+        // Events that name a backend are changes of its state.
+        if let (Some(farm), Some(_)) = (farm, backend) {
+            self.call_hooks(farm, event);
+        }
+    }
+
+    fn call_hooks(&self, farm: &FarmName, event: lb_core::state::Event) {
+        let Some(config) = self.config.farm(farm.as_str()) else { return };
+        if config.on_change.is_empty() {
+            return;
+        }
+        match serde_json::to_string(&crate::api::types::Event::from(event)) {
+            Ok(json) => config.on_change.iter().for_each(|hook| self.hooks.notify(farm, hook, json.clone())),
+            Err(error) => tracing::error!("cannot write an event as JSON: {error}"),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lb_core::config::model::{BackendName, CommandCheck, CommandContract, FarmName};
+use lb_core::config::model::{BackendName, CommandCheck, CommandContract, Farm, FarmName, Ports};
 use lb_core::health::Outcome;
 
 use super::{Context, arguments, environment, fill_in, probe};
