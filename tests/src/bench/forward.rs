@@ -128,7 +128,11 @@ impl Lane {
     /// Attaches the sink.
     fn count(&mut self, way: Way) -> Result<()> {
         let ends = Ends::new((CLIENT.into(), 0), (BACKEND.into(), PORT));
-        self.counter.pattern(&packet::frame((SINK_MAC, BACK_MAC), ends, Kind::Datagram)?, 1, Order::SHUFFLED)?;
+        self.counter.pattern(
+            &packet::frame((SINK_MAC, BACK_MAC), ends, Kind::Datagram)?,
+            1,
+            Order::SHUFFLED,
+        )?;
         let counter = &mut self.counter;
         let (place, link) = if way == Way::Dropped { (&self.balancer, "b0") } else { (&self.sink, "s0") };
         place.enter(|| -> Result<()> {
