@@ -43,12 +43,10 @@ pub fn drover(ctx: XdpContext) -> u32 {
         Err(verdict) => (verdict, 0),
     };
     maps::count_verdict(verdict);
-    match verdict {
-        Verdict::Opened => debug!(&ctx, "connection opened, leaving by interface {}", egress),
-        Verdict::PortsExhausted | Verdict::TableFull | Verdict::Inconsistent => {
-            debug!(&ctx, "dropped, verdict {}", verdict as u32);
-        }
-        _ => {}
+    if verdict == Verdict::Opened {
+        debug!(&ctx, "connection opened, leaving by interface {}", egress);
+    } else if matches!(verdict, Verdict::PortsExhausted | Verdict::TableFull | Verdict::Inconsistent) {
+        debug!(&ctx, "dropped, verdict {}", verdict as u32);
     }
     match verdict.disposition() {
         Disposition::Pass => xdp_action::XDP_PASS,

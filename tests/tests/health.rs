@@ -41,8 +41,8 @@ fn a_backend_that_dies_is_out_in_time_and_returns() {
     let sources = topology.sources(Family::V4);
     let steady = Steady::start(&topology.client, target, &sources, Duration::from_millis(10), LIMIT).unwrap();
     wait_until("traffic", LIMIT, || steady.samples().len() > 50).unwrap();
-    drop(scene.servers.remove(0));
     let died = Instant::now();
+    drop(scene.servers.remove(0));
     daemon.wait_status("web", "b1", "down", OUT).unwrap();
     let out = Instant::now();
     println!("out after {:?}", out - died);

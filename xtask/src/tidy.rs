@@ -12,10 +12,6 @@ const LINES_MAX: usize = 400;
 
 /// Long files, each with the reason why it is one file.
 const LONG_FILES: &[(&str, &str)] = &[
-    (
-        "lb-daemon/core/src/diff.rs",
-        "one plan; its steps share the numbers that it gives to backends and addresses",
-    ),
     ("lb-daemon/src/daemon/mod.rs", "the daemon's state and the one loop that changes it"),
     ("lb-daemon/tests/api.rs", "one table of calls and their answers"),
 ];

@@ -186,10 +186,13 @@ fn a_burst_of_changes_is_told_once() {
         for n in 1..100 {
             ip(&format!("route add 198.51.100.{n}/32 via 10.0.0.2"));
         }
-        assert_eq!(changes.next().await, Some(Change::Routes));
-        let more = tokio::time::timeout(Duration::from_millis(200), changes.next()).await;
+        let mut told = 0;
+        // The kernel may tell of links and neighbours meanwhile.
+        while let Ok(Some(change)) = tokio::time::timeout(Duration::from_millis(200), changes.next()).await {
+            told += u32::from(change == Change::Routes);
+        }
         // What the socket still held when the first was told makes one more at most.
-        assert!(matches!(more, Err(_) | Ok(Some(Change::Routes))), "{more:?}");
+        assert!((1..=2).contains(&told), "{told}");
     });
 }
 

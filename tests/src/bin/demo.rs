@@ -225,20 +225,22 @@ fn death(stage: &mut Stage) -> Result<()> {
     let steady = Steady::start(&stage.topology.client, target, &sources, PACE, Duration::from_secs(2))?;
     wait_until("the client's pace", Duration::from_secs(10), || steady.samples().len() >= 100)?;
     let server = stage.servers.first_mut().context("b1 has a server")?;
-    server.kill()?;
     let died = Instant::now();
+    server.kill()?;
     let reason = stage.daemon.wait_status("web", "b1", "down", Duration::from_secs(10))?;
     let out = Instant::now();
     wait_until("life after the take-out", Duration::from_secs(20), || {
         interrupted() || steady.samples().iter().filter(|sample| sample.began > out).count() >= 200
     })?;
     let samples = steady.finish();
-    let part = |from: Instant, to: Instant| {
-        let part: Vec<&Sample> = samples.iter().filter(|it| it.began >= from && it.began < to).collect();
-        (part.iter().filter(|it| it.result.is_err()).count(), part.len())
+    let part = |of: &dyn Fn(&Sample) -> bool| {
+        let part: Vec<&Sample> = samples.iter().filter(|sample| of(sample)).collect();
+        (part.iter().filter(|sample| sample.result.is_err()).count(), part.len())
     };
-    let begin = samples.iter().map(|sample| sample.began).min().unwrap_or(died);
-    let (before, until, after) = (part(begin, died), part(died, out), part(out, Instant::now()));
+    // A connection that was under way when b1 died is one of those in between.
+    let before = part(&|sample| sample.ended < died);
+    let until = part(&|sample| sample.ended >= died && sample.began < out);
+    let after = part(&|sample| sample.began >= out);
     let took = out - died;
     println!("   taken out after {:.3} s: {reason}", took.as_secs_f64());
     println!("   (checked every {} ms; {FALL} failures in a row take a backend out)", INTERVAL.as_millis());
