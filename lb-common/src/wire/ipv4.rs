@@ -50,11 +50,12 @@ impl IpHeader for Ipv4 {
         if self.version_ihl >> 4 != 4 || header < Self::SIZE || total < header || total > available {
             return Err(Verdict::BadIpHeader);
         }
-        if u16::from_be_bytes(self.flags_fragment) & Self::FRAGMENT != 0 {
-            return Err(Verdict::Fragment);
-        }
+        // A fragmented ping is the host's to put together.
         if self.protocol != protocol::TCP && self.protocol != protocol::UDP {
             return Err(Verdict::HostProtocol);
+        }
+        if u16::from_be_bytes(self.flags_fragment) & Self::FRAGMENT != 0 {
+            return Err(Verdict::Fragment);
         }
         Ok(Transport { offset: header, protocol: self.protocol, length: total - header })
     }

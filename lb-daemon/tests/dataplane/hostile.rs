@@ -20,6 +20,11 @@ fn what_is_not_for_a_vip_is_the_hosts_untouched() {
         fragment[20] = 0x20;
         fragment
     };
+    let big_ping = {
+        let mut first = ip("198.51.100.7".parse().unwrap(), "192.0.2.10".parse().unwrap(), 1, &[8; 64]);
+        first[20] = 0x20;
+        first
+    };
     let arp = [&[0xff; 6][..], &CLIENT_MAC, &[0x08, 0x06], &[0; 28]].concat();
     let tagged = [&BALANCER_MAC[..], &CLIENT_MAC, &[0x81, 0x00, 0, 5, 0x08, 0x00], &[0; 40]].concat();
     let table = [
