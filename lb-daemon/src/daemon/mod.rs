@@ -425,7 +425,7 @@ impl Daemon {
         if config.on_change.is_empty() {
             return;
         }
-        match serde_json::to_string(&crate::api::types::Event::from(event)) {
+        match serde_json::to_string(&crate::api::types::Event::new(&event)) {
             Ok(json) => config.on_change.iter().for_each(|hook| self.hooks.notify(farm, hook, json.clone())),
             Err(error) => tracing::error!("cannot write an event as JSON: {error}"),
         }

@@ -2,6 +2,7 @@
 //! packets as real ends would do it.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -29,13 +30,18 @@ const CONNECTIONS: u32 = 1 << 20;
 pub struct Balancer {
     pub datapath: Datapath,
     reader: Reader,
-    dir: PathBuf,
+    _pins: Pins,
 }
 
-impl Drop for Balancer {
+/// The directory of bpffs with everything that is pinned, removed on drop.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            eprintln!("{} is left over: {error}", self.dir.display());
+        if let Err(error) = std::fs::remove_dir_all(&self.0)
+            && error.kind() != ErrorKind::NotFound
+        {
+            eprintln!("{} is left over: {error}", self.0.display());
         }
     }
 }
@@ -44,6 +50,7 @@ impl Balancer {
     /// Loads the program and brings its maps to `farms`, every backend up and reached by `hops`.
     pub fn new(farms: Vec<Farm>, hops: &NextHops) -> Result<Self> {
         let dir = PathBuf::from(format!("/sys/fs/bpf/drover-bench-{}-{:06x}", std::process::id(), unique()));
+        let pins = Pins(dir.clone());
         let mut datapath = Datapath::load(&dir, CONNECTIONS)?;
         let reader = Reader::open(&dir)?;
         let config = Config { daemon: daemon(), farms };
@@ -52,7 +59,7 @@ impl Balancer {
         let mut observed = Observed::default();
         let ops = Planner::default().plan(&observed, &desired, hops, |_| true)?;
         datapath.apply(&mut observed, &ops)?;
-        Ok(Self { datapath, reader, dir })
+        Ok(Self { datapath, reader, _pins: pins })
     }
 
     /// A descriptor of its own of the program.

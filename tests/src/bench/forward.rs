@@ -39,7 +39,7 @@ const PORT: u16 = 9;
 /// The flows of the row with many.
 pub const FLOWS: u32 = PORTS;
 /// Frames a call. Many, for with each call the kernel patches its dispatcher of programs and waits for all CPUs to
-/// notice, which takes as long as 10,000 frames.
+/// notice: some 20 ms on the machine where this was found.
 const BURST: u32 = 1 << 19;
 
 /// Who forwards.
