@@ -9,7 +9,7 @@ use lb_core::health::Outcome;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -55,7 +55,7 @@ pub(super) async fn saying_and_closing(text: &'static str) -> SocketAddr {
         stream.write_all(text.as_bytes()).await.ok();
         // Closing with a request unread would be a reset.
         stream.shutdown().await.ok();
-        stream.read(&mut [0; 4096]).await.ok();
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
     })
     .await
 }
