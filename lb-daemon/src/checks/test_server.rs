@@ -120,6 +120,16 @@ pub(super) fn identity(names: &[&str], from: i64, to: i64) -> Identity {
     }
 }
 
+/// A certificate as `openssl req -x509` makes it: it signs itself, and is at once a server's and an authority's.
+pub(super) fn identity_of_an_authority() -> Identity {
+    let mut params = CertificateParams::new(vec!["mail.example.org".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    Identity { authority: certificate.clone(), certificate, key }
+}
+
 fn hours_from_now(hours: i64) -> SystemTime {
     // Half an hour more, lest a slow test see an hour less.
     let distance = Duration::from_secs(hours.unsigned_abs() * 3600);
