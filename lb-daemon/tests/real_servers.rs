@@ -1,7 +1,14 @@
 //! Every kind of probe against a real server of its protocol, up and down, on loopback.
 //!
 //! The servers come from Debian (`cargo xtask setup`). Each has a folder of its own, a port that was free, and is stopped
-//! when its test ends, however it ends. exim and dovecot give up root by themselves, so the tests need root.
+//! when its test ends, by a panic too. exim and dovecot give up root by themselves, so the tests need root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what tests share may fail as they do"
+)]
 
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,7 +30,7 @@ struct Server {
     child: Child,
     address: SocketAddr,
     /// Outlives the server.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -40,10 +47,10 @@ impl Server {
         command.args(arguments).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null()).stdout(output()).stderr(output());
         let child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; cargo xtask setup"));
-        let mut server = Self { child, address, _folder: folder };
+        let mut server = Self { child, address, folder };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(address).is_err() {
-            let said = || fs::read_to_string(server._folder.path().join("output")).unwrap_or_default();
+            let said = || fs::read_to_string(server.folder.path().join("output")).unwrap_or_default();
             assert!(server.child.try_wait().unwrap().is_none(), "{program} ended: {}", said());
             assert!(Instant::now() < deadline, "{program} does not listen: {}", said());
             std::thread::sleep(Duration::from_millis(20));
@@ -282,7 +289,8 @@ fn dovecot(protocol: &str) -> Server {
 
 #[test]
 fn imap_and_pop3_with_dovecot() {
-    let kinds: [(_, fn(Option<Tls>) -> CheckKind, _); 2] = [
+    type Kind = fn(Option<Tls>) -> CheckKind;
+    let kinds: [(_, Kind, _); 2] = [
         ("imap", |starttls| CheckKind::Imap { starttls }, "greeted, STARTTLS in "),
         ("pop3", |starttls| CheckKind::Pop3 { starttls }, "greeted, STLS in "),
     ];

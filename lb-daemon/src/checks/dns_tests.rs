@@ -125,7 +125,8 @@ async fn an_answer_that_is_not_to_the_question_does_not_count() {
         other.queries[0].set_name(name("www.example.com."));
         bytes(&other)
     };
-    let table: [(fn(&Message) -> Vec<u8>, _); 4] = [
+    type Lie = fn(&Message) -> Vec<u8>;
+    let table: [(Lie, _); 4] = [
         (other_id, "the answer has a wrong identifier"),
         (other_name, "the answer is to another question"),
         (|query| bytes(query), "the answer is no response"),

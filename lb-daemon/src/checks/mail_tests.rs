@@ -11,7 +11,7 @@ use super::super::test_server::{
 use super::*;
 
 fn kind(dialect: Dialect, starttls: bool) -> CheckKind {
-    let starttls = starttls.then(|| Tls { verify: false, server_name: None });
+    let starttls = starttls.then_some(Tls { verify: false, server_name: None });
     match dialect {
         Dialect::Smtp => CheckKind::Smtp { starttls },
         Dialect::Imap => CheckKind::Imap { starttls },

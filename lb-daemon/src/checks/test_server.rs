@@ -9,7 +9,7 @@ use lb_core::health::{Outcome, Target};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -65,7 +65,7 @@ pub(super) async fn saying_and_closing(text: &'static str) -> SocketAddr {
         stream.write_all(text.as_bytes()).await.ok();
         // Closing with a request unread would be a reset.
         stream.shutdown().await.ok();
-        stream.read(&mut [0; 4096]).await.ok();
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
     })
     .await
 }
@@ -128,6 +128,16 @@ pub(super) fn identity(names: &[&str], from: i64, to: i64) -> Identity {
         key: PrivatePkcs8KeyDer::from(key.serialize_der()),
         authority: authority.der().clone(),
     }
+}
+
+/// A certificate as `openssl req -x509` makes it: it signs itself, and is at once a server's and an authority's.
+pub(super) fn identity_of_an_authority() -> Identity {
+    let mut params = CertificateParams::new(vec!["mail.example.org".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    Identity { authority: certificate.clone(), certificate, key }
 }
 
 fn hours_from_now(hours: i64) -> SystemTime {

@@ -307,6 +307,10 @@ fn certificate_words(error: &CertificateError) -> String {
         CertificateError::Revoked => "certificate was revoked".to_owned(),
         CertificateError::BadEncoding => "certificate is malformed".to_owned(),
         CertificateError::BadSignature => "certificate has a wrong signature".to_owned(),
+        // The library keeps this one to itself but for its name.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "certificate is an authority's and signs itself: give the server one of its own".to_owned()
+        }
         other => format!("certificate is not accepted: {other}"),
     }
 }

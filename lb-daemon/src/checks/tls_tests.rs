@@ -4,7 +4,8 @@ use lb_core::config::model::CheckKind;
 use rustls::pki_types::ServerName;
 
 use super::super::test_server::{
-    AMPLE, Identity, SHORT, closed, identity, probed, saying, saying_and_closing, serve, silence,
+    AMPLE, Identity, SHORT, closed, identity, identity_of_an_authority, probed, saying, saying_and_closing,
+    serve, silence,
 };
 use super::*;
 
@@ -71,6 +72,13 @@ async fn a_certificate_is_verified_and_its_faults_are_named() {
         let said = verified(&identity(names, from, to), asked).await;
         assert_eq!(said, expected.map_err(str::to_owned), "{names:?} {from} {to} {asked}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_an_authority_too_does_not_pass_for_a_server() {
+    let said = verified(&identity_of_an_authority(), "mail.example.org").await;
+    let expected = "certificate is an authority's and signs itself: give the server one of its own";
+    assert_eq!(said, Err(expected.to_owned()));
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ fn no_checks_are_said_to_be_none() {
 
 #[test]
 fn spans_are_told_in_a_unit_that_fits() {
-    let cases = [(0.0004, "<1ms"), (0.0124, "12ms"), (0.9996, "1.0s"), (3.14, "3.1s"), (300.0, "5m")];
+    let cases = [(0.0004, "<1ms"), (0.0124, "12ms"), (0.9996, "1.0s"), (3.12, "3.1s"), (300.0, "5m")];
     for (seconds, expected) in cases {
         assert_eq!(span(seconds), expected);
     }

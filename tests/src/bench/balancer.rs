@@ -54,8 +54,8 @@ impl Balancer {
         let mut datapath = Datapath::load(&dir, CONNECTIONS)?;
         let reader = Reader::open(&dir)?;
         let config = Config { daemon: daemon(), farms };
-        let facts = BackendFacts { status: BackendStatus::Up, weight: 1 };
-        let desired = Desired::of(&config, |_, _| facts);
+        let facts = BackendFacts { status: BackendStatus::Up, weight: 1, ramp: 100 };
+        let desired = Desired::of(&config, |farm| vec![facts; farm.backends.len()]);
         let mut observed = Observed::default();
         let ops = Planner::default().plan(&observed, &desired, hops, |_| true)?;
         datapath.apply(&mut observed, &ops)?;
@@ -120,19 +120,23 @@ pub fn farm(
 ) -> Result<Farm> {
     let backends = backends.iter().map(|(v4, v6)| {
         let name = BackendName::new(&v4.to_string()).context("an address is a name")?;
-        Ok(Backend { name, address: Addresses { v4: Some(*v4), v6: Some(*v6) }, port: None, weight: 1 })
+        Ok(Backend {
+            name,
+            address: Addresses { v4: Some(*v4), v6: Some(*v6) },
+            port: None,
+            weight: 1,
+            priority: 0,
+        })
     });
+    let name = FarmName::new(name).with_context(|| format!("'{name}' is no name of a farm"))?;
     Ok(Farm {
-        name: FarmName::new(name).with_context(|| format!("'{name}' is no name of a farm"))?,
         vips: vips.to_vec(),
         ports: Ports::Ranges(vec![(port, port)]),
         protocols: Protocols { tcp: true, udp: true },
         mode,
-        scheduler: Scheduler::Maglev,
-        timeouts: Timeouts::default(),
-        enabled: true,
         backends: backends.collect::<Result<_>>()?,
         checks: Vec::new(),
+        ..Farm::new(name)
     })
 }
 
