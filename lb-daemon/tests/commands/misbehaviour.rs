@@ -6,7 +6,7 @@ use lb_daemon::checks::command::{OUTPUT_MAX, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::scene::{DEADLINE, PATIENCE, Scene, children, eventually};
+use crate::scene::{DEADLINE, PATIENCE, Scene, children, eventually, marker, processes_of};
 
 const SOON: Duration = Duration::from_millis(500);
 /// What a kill may take on a busy machine.
@@ -158,6 +158,33 @@ fn a_runtime_that_ends_kills_what_runs() {
     runtime.shutdown_timeout(DEADLINE);
     eventually("no process of a command", || scene.processes().is_empty());
     // The warden is a zombie until the daemon, whose end this is, has ended.
+}
+
+const STAND_IN: &str = "DROVER_TEST_STAND_IN";
+
+/// Not a test: what the next one runs as a process of its own, for the daemon.
+#[test]
+fn stand_in_for_a_daemon() {
+    if std::env::var_os(STAND_IN).is_some() {
+        Scene::new().script(&format!("{FAMILY} sleep 1000"), Duration::from_secs(1000));
+    }
+}
+
+#[test]
+fn a_killed_daemon_takes_its_commands_along() {
+    let scene = Scene::new();
+    let mut daemon = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "misbehaviour::stand_in_for_a_daemon"])
+        .env(STAND_IN, "1")
+        // It has no time to clear up.
+        .env("TMPDIR", scene.folder.path())
+        .spawn()
+        .unwrap();
+    let backend = marker(daemon.id(), 0);
+    eventually("the family runs", || processes_of(&backend).len() >= 5);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    eventually("no process of a command", || processes_of(&backend).is_empty());
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Scene {
     pub runtime: Runtime,
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
     /// Marks the processes of this scene, by their environment.
     backend: BackendName,
     descriptors: usize,
@@ -36,7 +36,7 @@ impl Scene {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let marker = format!("scene-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let marker = marker(std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut scene = Self {
@@ -95,12 +95,7 @@ impl Scene {
 
     /// The commands of this scene, with what they started: by their environment.
     pub fn processes(&self) -> Vec<u32> {
-        let mark = format!("DROVER_BACKEND={}", self.backend);
-        let marked = |pid: &u32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        pids().filter(marked).collect()
+        processes_of(self.backend.as_str())
     }
 
     /// Waits until nothing is left of what was run: no process, no zombie, no descriptor, no memory to speak of.
@@ -111,6 +106,20 @@ impl Scene {
         let grown = memory().saturating_sub(self.memory);
         assert!(grown < 16 << 20, "memory grew by {grown} bytes");
     }
+}
+
+/// The backend of a process's n-th scene.
+pub fn marker(pid: u32, number: u32) -> String {
+    format!("scene-{pid}-{number}")
+}
+
+pub fn processes_of(backend: &str) -> Vec<u32> {
+    let mark = format!("DROVER_BACKEND={backend}");
+    let marked = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    pids().filter(marked).collect()
 }
 
 pub fn farm() -> FarmName {
