@@ -116,8 +116,8 @@ async fn answer_checks(mut queries: mpsc::Receiver<CheckQuery>) {
     while let Some(query) = queries.recv().await {
         match query {
             CheckQuery::Tell { farm, backend, history, reply } => {
-                let mut told = ChecksTold::default();
-                told.checks = vec![check("10.0.0.11", true, history), check("ex2", false, history)];
+                let checks = vec![check("10.0.0.11", true, history), check("ex2", false, history)];
+                let mut told = ChecksTold { checks, ..ChecksTold::default() };
                 told.checks.retain(|check| farm.as_ref().is_none_or(|farm| *farm == check.farm));
                 told.checks.retain(|check| backend.as_ref().is_none_or(|backend| *backend == check.backend));
                 told.load.targets = told.checks.len();

@@ -37,6 +37,7 @@ fn what_is_not_for_a_vip_is_the_hosts_untouched() {
         ("tagged", tagged),
         ("host_port", frame("198.51.100.7:40000", "192.0.2.10:22", tcp(SYN), b"")),
         ("host_port", frame("198.51.100.7:40000", "192.0.2.10:22", tcp(ACK), b"")),
+        ("host_protocol", big_ping),
         (
             "host_protocol",
             ip("198.51.100.7".parse().unwrap(), "192.0.2.10".parse().unwrap(), 1, &[8, 0, 0, 0]),

@@ -11,8 +11,7 @@ use aya::programs::{ProgramFd, TestRun as _, TestRunOptions};
 use lb_common::abi::NextHop;
 use lb_common::wire::eth::Mac;
 use lb_core::config::model::{
-    Addresses, Backend, BackendName, Config, Daemon, Farm, FarmName, Mode, Ports, Protocols, Scheduler,
-    Timeouts, XdpMode,
+    Addresses, Backend, BackendName, Config, Daemon, Farm, FarmName, Mode, Ports, Protocols, XdpMode,
 };
 use lb_core::desired::{BackendFacts, Desired, NextHops};
 use lb_core::diff::{Observed, Planner};
