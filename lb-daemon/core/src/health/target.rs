@@ -18,10 +18,14 @@ pub struct Target {
     pub adopted: bool,
 }
 
-/// As at the start of a reason: `tcp 10.0.0.11:443`.
+/// As at the start of a reason: `tcp 10.0.0.11:443`, and `icmp 10.0.0.11` of a check that has no port.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.check.kind.as_str(), self.address)
+        let kind = self.check.kind.as_str();
+        match self.address.port() {
+            0 => write!(f, "{kind} {}", self.address.ip()),
+            _ => write!(f, "{kind} {}", self.address),
+        }
     }
 }
 
@@ -136,6 +140,13 @@ mod tests {
         let mut farm = farm("web", vec![backend("b", Some("10.0.0.1"), None, Some(443))]);
         farm.checks[0].port = Some(8080);
         assert_eq!(listed(&config(vec![farm])), ["web b tcp 10.0.0.1:8080"]);
+    }
+
+    #[test]
+    fn a_ping_goes_to_the_address_and_names_no_port() {
+        let mut farm = farm("web", vec![backend("b", Some("10.0.0.1"), None, Some(443))]);
+        farm.checks[0].kind = crate::config::model::CheckKind::Icmp;
+        assert_eq!(listed(&config(vec![farm])), ["web b icmp 10.0.0.1"]);
     }
 
     #[test]
