@@ -161,7 +161,7 @@ async fn an_answer_that_was_cut_short_is_asked_for_again_by_tcp() {
 async fn silence_and_a_closed_port_are_down() {
     let address = server(|_| Vec::new(), |_| Vec::new()).await;
     let outcome = probed(address, check("A", &[]), SHORT).await;
-    assert_eq!(outcome, Outcome::failed("www.example.org A: no answer within 150ms"));
+    assert_eq!(outcome, Outcome::failed("www.example.org A: no answer within 400ms"));
     let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let outcome = probed(closed, check("A", &[]), AMPLE).await;
     assert_eq!(outcome, Outcome::failed("www.example.org A: port unreachable"));
@@ -180,7 +180,7 @@ async fn an_answer_from_elsewhere_does_not_count() {
         std::future::pending::<()>().await;
     });
     let outcome = probed(address, check("A", &[]), SHORT).await;
-    assert_eq!(outcome, Outcome::failed("www.example.org A: no answer within 150ms"));
+    assert_eq!(outcome, Outcome::failed("www.example.org A: no answer within 400ms"));
 }
 
 #[tokio::test]

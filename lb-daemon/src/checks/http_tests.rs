@@ -211,13 +211,13 @@ async fn servers_that_break_off_or_talk_nonsense_are_down_at_once() {
 #[tokio::test]
 async fn servers_that_are_slow_are_down_at_the_time_out() {
     let table = [
-        (saying("").await, "/: no answer within 150ms"),
-        (dripping("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await, "/: no answer within 150ms"),
+        (saying("").await, "/: no answer within 400ms"),
+        (dripping("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await, "/: no answer within 400ms"),
         (
             saying("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await,
             "/: the answer did not end in time",
         ),
-        (endless("", "HTTP/1.1 100 Continue\r\n\r\n").await, "/: no answer within 150ms"),
+        (endless("", "HTTP/1.1 100 Continue\r\n\r\n").await, "/: no answer within 400ms"),
     ];
     for (address, reason) in table {
         let outcome = probed(address, CheckKind::Http(get(&["/"])), SHORT).await;

@@ -176,8 +176,8 @@ async fn servers_that_break_off_or_flood_are_down_at_once() {
 #[tokio::test]
 async fn servers_that_are_slow_are_down_at_the_time_out() {
     let table = [
-        (saying("").await, "greeting: no answer within 150ms"),
-        (dripping("220 mail.example.org ESMTP\r\n").await, "greeting: no answer within 150ms"),
+        (saying("").await, "greeting: no answer within 400ms"),
+        (dripping("220 mail.example.org ESMTP\r\n").await, "greeting: no answer within 400ms"),
         (saying("220-wait\r\n").await, "greeting: the answer did not end in time"),
     ];
     for (address, reason) in table {

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 /// Ample for what passes, on a machine that is busy with other things too.
 pub(super) const AMPLE: Duration = Duration::from_secs(5);
 /// For what does not end by itself.
-pub(super) const SHORT: Duration = Duration::from_millis(150);
+pub(super) const SHORT: Duration = Duration::from_millis(400);
 
 /// Runs a check as the runner would; it must end within its own time-out.
 pub(super) async fn probed(address: SocketAddr, kind: CheckKind, timeout: Duration) -> Outcome {
@@ -92,7 +92,7 @@ async fn drip(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
         if stream.write_all(&[byte]).await.is_err() {
             return;
         }
-        tokio::time::sleep(SHORT / 5).await;
+        tokio::time::sleep(SHORT / 10).await;
     }
 }
 

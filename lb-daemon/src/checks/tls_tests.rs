@@ -130,7 +130,7 @@ async fn servers_that_do_not_shake_hands_are_down_and_say_why() {
         assert_eq!(probed(address, unverified(None), AMPLE).await, Outcome::failed(reason));
     }
     let outcome = probed(saying("").await, unverified(None), SHORT).await;
-    assert_eq!(outcome, Outcome::failed("TLS handshake: no answer within 150ms"));
+    assert_eq!(outcome, Outcome::failed("TLS handshake: no answer within 400ms"));
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_millis(200);
+    const TIMEOUT: Duration = Duration::from_millis(400);
 
     async fn probed(address: SocketAddr, expect: Option<&str>) -> Outcome {
         let expect = expect.map(|text| text.as_bytes().to_vec());
@@ -115,7 +115,7 @@ mod tests {
             (&["anything"], None, Ok("answered in ")),
             (&[], None, Ok("no answer, no refusal")),
             (&["nonsense\n"], Some("pong"), Err(r#"answer "nonsense" lacks "pong""#)),
-            (&[], Some("pong"), Err("no answer within 200ms")),
+            (&[], Some("pong"), Err("no answer within 400ms")),
         ];
         for (answers, expect, result) in table {
             let outcome = probed(server(answers).await, expect).await;
@@ -145,6 +145,6 @@ mod tests {
             elsewhere.send_to(b"pong", client).await.unwrap();
             std::future::pending::<()>().await;
         });
-        assert_eq!(probed(address, Some("pong")).await, Outcome::failed("no answer within 200ms"));
+        assert_eq!(probed(address, Some("pong")).await, Outcome::failed("no answer within 400ms"));
     }
 }
