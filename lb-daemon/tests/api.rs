@@ -282,7 +282,7 @@ async fn the_configuration_is_told_as_text_and_with_the_files_keys() {
     assert_eq!(config["daemon"]["interfaces"], json!(["eth0"]));
     assert_eq!(
         config["farm"][0]["backend"][1],
-        json!({"name": "ex2", "address": ["10.0.0.12"], "port": 8080, "weight": 1})
+        json!({"name": "ex2", "address": ["10.0.0.12"], "port": 8080, "weight": 1, "priority": 0})
     );
     assert_eq!(config["farm"][1]["check"], json!([]));
 }
