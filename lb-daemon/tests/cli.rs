@@ -86,7 +86,7 @@ async fn commands_print_their_answer_and_end_with_0() {
         ),
         (
             "checks --farm web --backend ex2",
-            "! web   ex2      tcp 10.0.0.12:8080  DOWN     2s  <1ms  7.5s\n      connection refused\n",
+            "! web   ex2      tcp 10.0.0.12:8080  DOWN     2s  <1ms  7.5s  connection refused\n",
         ),
         (
             "checks run web 10.0.0.11",
