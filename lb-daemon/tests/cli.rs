@@ -82,7 +82,7 @@ async fn commands_print_their_answer_and_end_with_0() {
         ),
         (
             "checks",
-            "  web   10.0.0.11  tcp 10.0.0.11:80    up        2s  <1ms  7.5s\n      connected in 0.4 ms\n",
+            "  web   10.0.0.11  tcp 10.0.0.11:80    up       2s  <1ms  7.5s\n      connected in 0.4 ms\n",
         ),
         (
             "checks --farm web --backend ex2",
