@@ -14,6 +14,15 @@ use crate::clock;
 /// How much of its weight counts at once when a backend starts slowly, in percent.
 const RAMP_FROM: u8 = 10;
 
+/// A backend's status has turned.
+struct Turn {
+    key: BackendKey,
+    status: Judgement,
+    /// From down to up.
+    back: bool,
+    reason: String,
+}
+
 /// A backend that went down.
 #[derive(Debug)]
 pub(super) struct Down {
@@ -103,17 +112,36 @@ impl Daemon {
         self.runner.set_targets(targets);
     }
 
-    /// A check has changed its mind about a backend, or its words.
-    pub(super) fn judged(&mut self, news: BackendHealth) {
-        let BackendHealth { farm, backend, status, reason, since } = news;
+    /// Checks have changed their mind about backends, or their words. All reports that have come are taken together: at a start
+    /// there is one for each backend.
+    pub(super) fn judged(&mut self, first: BackendHealth) {
+        let mut turns = Vec::from_iter(self.take_report(first));
+        while let Ok(next) = self.inbox.health.try_recv() {
+            turns.extend(self.take_report(next));
+        }
+        if !turns.is_empty() {
+            self.follow();
+        }
+        for Turn { key, status, back, reason } in turns {
+            match status {
+                Judgement::Up => self.tell_up(&key, if back { "resurrect" } else { "up" }, &reason),
+                Judgement::Down => self.went_down(key, reason),
+                Judgement::Starting => {}
+            }
+        }
+        self.publish();
+    }
+
+    /// Notes a report; the turn of a status that it tells of, if there is one.
+    fn take_report(&mut self, report: BackendHealth) -> Option<Turn> {
+        let BackendHealth { farm, backend, status, reason, since } = report;
         // The configuration may have changed while the report was on its way.
-        let Some((config, _)) = self.find(&farm, &backend) else { return };
-        let slow_start = config.slow_start;
+        let slow_start = self.find(&farm, &backend)?.0.slow_start;
         let key = (farm, backend);
         let health = Health { status, reason: reason.clone(), since };
         let before = self.health.insert(key.clone(), health).map(|health| health.status);
         if before == Some(status) || (before.is_none() && status == Judgement::Starting) {
-            return self.publish();
+            return None;
         }
         let back = before == Some(Judgement::Down) && status == Judgement::Up;
         if back && !slow_start.is_zero() {
@@ -121,13 +149,7 @@ impl Daemon {
         } else {
             self.ramps.remove(&key);
         }
-        self.follow();
-        match status {
-            Judgement::Up => self.tell_up(&key, if back { "resurrect" } else { "up" }, &reason),
-            Judgement::Down => self.went_down(key, reason),
-            Judgement::Starting => {}
-        }
-        self.publish();
+        Some(Turn { key, status, back, reason })
     }
 
     /// As FarmGuardian says it: `BackEnd 10.0.0.11:443 down in farm: 'exchange'`, and why.
