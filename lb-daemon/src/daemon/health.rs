@@ -74,7 +74,7 @@ impl Daemon {
     pub(super) fn backend_id(&self, farm: &Farm, backend: &Backend) -> Option<u16> {
         let label =
             BackendLabel { farm: Label::new(farm.name.as_str())?, name: Label::new(backend.name.as_str())? };
-        self.observed.backend_id(&label, &backend.address, backend.port)
+        self.numbers.get(&label, &backend.address, backend.port)
     }
 
     /// Whether the daemon before this one sent traffic to a backend.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use lb_core::config::model::{BackendName, Config, FarmName};
 use lb_core::desired::{Desired, NextHops};
-use lb_core::diff::{Observed, Planner};
+use lb_core::diff::{Numbers, Observed, Planner};
 use lb_core::health::passive::Watch;
 use lb_core::state::{EventKind, EventLevel, Snapshot};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -93,6 +93,8 @@ pub struct Daemon {
     datapath: Datapath,
     reader: Arc<Reader>,
     observed: Observed,
+    /// Of what is observed.
+    numbers: Numbers,
     planner: Planner,
     /// A change could not be brought into the maps; it is tried again.
     behind: bool,
@@ -217,6 +219,7 @@ impl Daemon {
             ramps: BTreeMap::new(),
             datapath,
             reader: Arc::new(reader),
+            numbers: observed.numbers(),
             observed,
             planner: Planner::default(),
             behind: false,
@@ -366,7 +369,11 @@ impl Daemon {
             tracing::debug!(operations = ops.len(), "changing the maps");
             self.changes += 1;
         }
-        self.datapath.apply(&mut self.observed, &ops)?;
+        let applied = self.datapath.apply(&mut self.observed, &ops);
+        if !ops.is_empty() {
+            self.numbers = self.observed.numbers();
+        }
+        applied?;
         self.behind = false;
         Ok(())
     }

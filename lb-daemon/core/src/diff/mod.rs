@@ -13,7 +13,7 @@ use lb_common::abi::{
     AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceKey,
 };
 
-pub use observed::Observed;
+pub use observed::{Numbers, Observed};
 use plan::Plan;
 
 use crate::config::model::FarmName;

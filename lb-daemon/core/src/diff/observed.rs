@@ -80,10 +80,9 @@ impl Observed {
         self.farms.iter().find(|(_, farm)| farm.0 == label).map(|(id, _)| *id)
     }
 
-    /// The number of the backend of that label, address and port.
-    pub fn backend_id(&self, label: &BackendLabel, address: &Addresses, port: Option<u16>) -> Option<u16> {
-        let same = |entry: &BackendEntry| identity(entry) == identity(&entry_of(address, port));
-        self.backends.iter().find(|(_, (found, entry))| found == label && same(entry)).map(|(id, _)| *id)
+    /// The numbers of all backends, by what makes each the server it is.
+    pub fn numbers(&self) -> Numbers {
+        Numbers(self.backends.iter().map(|(id, (label, entry))| ((*label, identity(entry)), *id)).collect())
     }
 
     /// The addresses of all backends, those included that only connections remember.
@@ -96,6 +95,16 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key, value)),
         None => drop(map.remove(&key)),
+    }
+}
+
+/// Numbers of backends, found by label, addresses and port.
+#[derive(Debug, Clone, Default)]
+pub struct Numbers(BTreeMap<(BackendLabel, Identity), u16>);
+
+impl Numbers {
+    pub fn get(&self, label: &BackendLabel, address: &Addresses, port: Option<u16>) -> Option<u16> {
+        self.0.get(&(*label, identity(&entry_of(address, port)))).copied()
     }
 }
 

@@ -9,7 +9,7 @@ use lb_common::abi::{
     ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
-use super::observed::{Identity, addresses, entry_of, identity};
+use super::observed::{Numbers, addresses, entry_of};
 use super::{DiffError, MapOp, Observed};
 use crate::config::model::{Addresses, FarmName};
 use crate::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
@@ -19,7 +19,7 @@ pub(super) struct Plan<'a> {
     observed: &'a Observed,
     /// Of the farms and the backends that are there.
     farms: BTreeMap<Label, (u16, FarmEntry)>,
-    numbers: BTreeMap<(BackendLabel, Identity), u16>,
+    numbers: Numbers,
     hops: &'a NextHops,
     services: BTreeMap<ServiceKey, &'a FarmName>,
     pub ops: Vec<MapOp>,
@@ -69,14 +69,12 @@ impl<'a> Plan<'a> {
         fits("farms", desired.farms.len(), FARMS_MAX)?;
         fits("VIP, protocol and port combinations", services.len(), SERVICES_MAX)?;
         fits("addresses", addresses.len(), ADDRESSES_MAX)?;
-        let numbers: BTreeMap<_, _> =
-            observed.backends.iter().map(|(id, (label, entry))| ((*label, identity(entry)), *id)).collect();
+        let numbers = observed.numbers();
         let pairs =
             desired.farms.iter().flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
         let current: BTreeSet<u16> = pairs
             .filter_map(|(farm, backend)| {
-                let identity = identity(&entry_of(&backend.address, backend.port));
-                numbers.get(&(label_of(farm, backend), identity)).copied()
+                numbers.get(&label_of(farm, backend), &backend.address, backend.port)
             })
             .collect();
         // Between the look at the connections and the new tables, another client may come to a backend that serves: its
@@ -138,8 +136,8 @@ impl<'a> Plan<'a> {
     pub fn backend(&mut self, farm: &DesiredFarm, backend: &DesiredBackend) -> Result<u16, DiffError> {
         let label = label_of(farm, backend);
         let mut entry = entry_of(&backend.address, backend.port);
-        let (id, current) = match self.numbers.get(&(label, identity(&entry))) {
-            Some(&id) => (id, self.observed.backends.get(&id).map(|backend| backend.1)),
+        let (id, current) = match self.numbers.get(&label, &backend.address, backend.port) {
+            Some(id) => (id, self.observed.backends.get(&id).map(|backend| backend.1)),
             None => {
                 let id = free(&self.backend_ids, self.next_backend_id, BACKENDS_MAX)
                     .ok_or(DiffError::NumbersExhausted { what: "backend", most: BACKENDS_MAX })?;

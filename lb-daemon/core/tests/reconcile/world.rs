@@ -176,8 +176,9 @@ impl World {
     ) -> u16 {
         let name = |text: &str| Label::new(text).unwrap();
         let label = BackendLabel { farm: name(farm.name.as_str()), name: name(backend.name.as_str()) };
-        let id = self.observed.backend_id(&label, &backend.address, backend.port).expect("it has a number");
-        let known = before.backend_id(&label, &backend.address, backend.port);
+        let id =
+            self.observed.numbers().get(&label, &backend.address, backend.port).expect("it has a number");
+        let known = before.numbers().get(&label, &backend.address, backend.port);
         match known {
             Some(known) => assert_eq!(id, known, "a backend keeps its number"),
             None => assert!(!before.backends.contains_key(&id), "a new backend gets a number that was free"),
