@@ -276,38 +276,3 @@ async fn a_check_that_farms_share_is_one_connection_a_time() {
     assert!(listener.accept().await.is_ok());
     assert!(tokio::time::timeout(INTERVAL * 3, listener.accept()).await.is_err());
 }
-
-/// Not a test of right or wrong: `cargo test --release -p lb-daemon --lib cost -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn cost_of_two_thousand_targets_every_5_s() {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || listener.incoming().for_each(drop));
-    let (sender, mut reports) = mpsc::channel(4096);
-    let runner = Runner::spawn(sender);
-    let [_, a, ..] = address().octets();
-    runner.set_targets(
-        (0..2000u16)
-            .map(|n| {
-                let [high, low] = n.to_be_bytes();
-                let mut target = target(&format!("b{n}"), (Ipv4Addr::new(127, a, high, low), port).into());
-                target.check.interval = Duration::from_secs(5);
-                target
-            })
-            .collect(),
-    );
-    let used = || {
-        let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
-        Duration::from(nix::time::clock_gettime(clock).unwrap())
-    };
-    for _ in 0..2000 {
-        judged(&mut reports).await;
-    }
-    let (began, before) = (Instant::now(), used());
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    let share = (used() - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
-    let load = told(&runner).await.load;
-    let (p99, max) = (load.lateness.quantile(0.99), load.lateness.max());
-    println!("{} runs, {share:.1}% of a core, late {p99:?} (p99), {max:?} (most)", load.lateness.count());
-}
