@@ -1,11 +1,11 @@
 //! What the checks report, what operators have set, and what follows for a backend.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{BackendLabel, Label};
 use lb_core::config::model::{Backend, BackendName, Farm, FarmName, OnDown, WhenAllDown};
 use lb_core::desired::{BackendFacts, rank};
-use lb_core::state::{AdminState, BackendStatus, ConnectionFilter, EventKind, EventLevel};
+use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
 
 use super::{BackendKey, Daemon, Health, describe};
 use crate::checks::{BackendHealth, Judgement, targets};
@@ -28,8 +28,9 @@ struct Turn {
 pub(super) struct Down {
     key: BackendKey,
     reason: String,
-    /// How many were cut, or how many it keeps.
-    connections: Result<u64, u64>,
+    /// Whether its connections are cut, and how many they are.
+    cut: bool,
+    connections: u64,
 }
 
 impl Daemon {
@@ -122,13 +123,15 @@ impl Daemon {
         if !turns.is_empty() {
             self.follow();
         }
+        let mut down = Vec::new();
         for Turn { key, status, back, reason } in turns {
             match status {
                 Judgement::Up => self.tell_up(&key, if back { "resurrect" } else { "up" }, &reason),
-                Judgement::Down => self.went_down(key, reason),
+                Judgement::Down => down.push((key, reason)),
                 Judgement::Starting => {}
             }
         }
+        self.went_down(down);
         self.publish();
     }
 
@@ -164,34 +167,37 @@ impl Daemon {
         self.tell(EventLevel::Info, EventKind::BackendUp, Some(&key.0), Some(&key.1), message);
     }
 
-    /// Does with the connections of a backend that went down what its farm asks for, and tells.
-    pub(super) fn went_down(&self, key: BackendKey, reason: String) {
-        let Some((farm, backend)) = self.find(&key.0, &key.1) else { return };
-        let Some(id) = self.backend_id(farm, backend) else { return };
-        let cut = farm.on_down == OnDown::Cut;
-        let live = self.sweep.live.get(&id).copied().unwrap_or(0);
-        let mut down = Down { key, reason, connections: if cut { Ok(0) } else { Err(live) } };
-        if !cut {
-            return self.tell_down(&down);
+    /// Does with the connections of backends that went down what their farms ask for, and tells.
+    pub(super) fn went_down(&self, keys: Vec<(BackendKey, String)>) {
+        let down = keys.into_iter().filter_map(|(key, reason)| {
+            let (farm, backend) = self.find(&key.0, &key.1)?;
+            let id = self.backend_id(farm, backend)?;
+            Some((id, Down { cut: farm.on_down == OnDown::Cut, key, reason, connections: 0 }))
+        });
+        let mut down: BTreeMap<u16, Down> = down.collect();
+        if down.is_empty() {
+            return;
         }
-        // Beside the loop: a large table takes a while. The event follows when it is done.
+        // Beside the loop, and in one go for all of them: a large table takes a while. The events follow when it is done.
         let (reader, done) = (self.reader.clone(), self.cut.clone());
         tokio::task::spawn_blocking(move || {
-            let filter = ConnectionFilter { backend_id: Some(id), ..ConnectionFilter::default() };
-            match reader.cut(&filter) {
-                Ok(cut) => down.connections = Ok(cut),
-                Err(error) => {
-                    tracing::error!("cannot cut the connections of a backend that is down: {error:#}");
-                    down.connections = Err(live);
+            let result = reader.cut_if(|connection| match down.get_mut(&connection.backend_id) {
+                Some(down) => {
+                    down.connections += 1;
+                    down.cut
                 }
+                None => false,
+            });
+            if let Err(error) = result {
+                tracing::error!("cannot cut the connections of backends that are down: {error:#}");
             }
             // The daemon may have stopped meanwhile.
-            done.send(down).ok();
+            down.into_values().for_each(|down| drop(done.send(down)));
         });
     }
 
     pub(super) fn tell_down(&self, down: &Down) {
-        let Down { key, reason, connections } = down;
+        let Down { key, reason, cut, connections } = down;
         let Some((config, _)) = self.find(&key.0, &key.1) else { return };
         let Some(phrase) = self.phrase(key, "down", reason) else { return };
         let facts = self.facts(config);
@@ -203,10 +209,8 @@ impl Daemon {
             ([], WhenAllDown::TryAll) => "nobody is left: all are tried".to_owned(),
             (heirs, _) => format!("new connections go to {}", describe::list(heirs)),
         };
-        let fate = match connections {
-            Ok(cut) => format!("{} cut", describe::count(*cut, "connection")),
-            Err(kept) => format!("it keeps {}", describe::count(*kept, "connection")),
-        };
+        let connections = describe::count(*connections, "connection");
+        let fate = if *cut { format!("{connections} cut") } else { format!("it keeps {connections}") };
         let message = format!("{phrase}; {takers}; {fate}");
         self.tell(EventLevel::Warning, EventKind::BackendDown, Some(&key.0), Some(&key.1), message);
     }

@@ -57,7 +57,7 @@ impl Daemon {
         let reason = format!("ejected for {}: {suspicion}", lb_core::config::duration_text(held));
         self.ejected.insert(key.clone(), reason.clone());
         self.follow();
-        self.went_down(key, reason);
+        self.went_down(vec![(key, reason)]);
         self.publish();
     }
 

@@ -82,8 +82,24 @@ impl Reader {
     ///
     /// If a table cannot be read.
     pub fn cut(&self, filter: &ConnectionFilter) -> anyhow::Result<u64> {
+        let mut cut = 0;
+        self.cut_if(|connection| {
+            let matches = filter.matches(connection);
+            cut += u64::from(matches);
+            matches
+        })?;
+        Ok(cut)
+    }
+
+    /// Cuts the connections for which `doomed` says so; it is asked of each connection once.
+    ///
+    /// # Errors
+    ///
+    /// If a table cannot be read.
+    pub fn cut_if(&self, mut doomed: impl FnMut(&state::Connection) -> bool) -> anyhow::Result<()> {
         let now = self.now()?;
-        Ok(self.v4.cut(now, filter)? + self.v6.cut(now, filter)?)
+        self.v4.cut(now, &mut doomed)?;
+        self.v6.cut(now, &mut doomed)
     }
 
     /// How a backend has taken its handshakes, by number.
@@ -218,27 +234,26 @@ where
         Ok(())
     }
 
-    fn cut(&self, now: u32, filter: &ConnectionFilter) -> anyhow::Result<u64> {
-        let mut cut = 0;
+    fn cut(&self, now: u32, matches: &mut impl FnMut(&state::Connection) -> bool) -> anyhow::Result<()> {
         for table in self.both() {
             let mut doomed = Vec::new();
             table.for_each(|key: &FlowKey<A>, connection: &Connection<A>| {
-                if listed(key, connection, now).is_some_and(|listed| filter.matches(&listed)) {
+                if listed(key, connection, now).is_some_and(|listed| matches(&listed)) {
                     doomed.push((*key, connection.peer(key)));
                 }
             })?;
             for (key, peer) in doomed {
                 // A datagram's sender is to find another backend; a TCP client is to be told, when it speaks next.
                 if key.protocol == protocol::TCP && std::ptr::eq(table, &self.established) {
-                    cut += u64::from(mark_cut(table, &key)?);
+                    mark_cut(table, &key)?;
                     mark_cut(table, &peer)?;
-                    continue;
+                } else {
+                    table.remove(&key)?;
+                    table.remove(&peer)?;
                 }
-                cut += u64::from(table.remove(&key)?);
-                table.remove(&peer)?;
             }
         }
-        Ok(cut)
+        Ok(())
     }
 
     fn for_each(&self, now: u32, take: &mut impl FnMut(state::Connection)) -> anyhow::Result<()> {

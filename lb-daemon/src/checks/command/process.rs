@@ -246,8 +246,10 @@ impl Output {
         let output: String = text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect();
         let plain =
             |line: &str| line.chars().map(|c| if c == '\t' { ' ' } else { c }).take(LINE_MAX).collect();
-        let first_line =
-            output.lines().map(str::trim).find(|line| !line.is_empty()).map(plain).unwrap_or_default();
+        // What a Nagios plugin writes after a bar is for machines.
+        let for_people = |line| str::split(line, '|').next().unwrap_or(line).trim();
+        let lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first_line = lines.map(for_people).next().map(plain).unwrap_or_default();
         Run { status, first_line, output, truncated: self.truncated, duration, killed }
     }
 }
@@ -265,8 +267,12 @@ mod tests {
     #[test]
     fn the_first_line_with_something_on_it_is_told_in_plain_characters() {
         let long = "x".repeat(500);
-        let table: [(&[u8], &str); 7] = [
+        let table: [(&[u8], &str); 8] = [
             (b"", ""),
+            (
+                b"HTTP OK - 0.003 second response time |time=0.003s;;;0\n",
+                "HTTP OK - 0.003 second response time",
+            ),
             (b"HTTP OK\nmore\n", "HTTP OK"),
             (b"\r\n \t\n  second  \r\nthird", "second"),
             (b"\x1b[31mred\x07\x00 alert\n", "[31mred alert"),
