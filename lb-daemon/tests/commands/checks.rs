@@ -102,7 +102,7 @@ fn it_has_limits() {
 fn a_shell_is_not_asked() {
     let scene = Scene::new();
     let run = scene.run(&["echo", "HOST", "$PATH", "`id`", "a;b", "PORT|x"], PATIENCE).unwrap();
-    assert_eq!(run.first_line, "10.0.0.11 $PATH `id` a;b 443|x");
+    assert_eq!(run.output, "10.0.0.11 $PATH `id` a;b 443|x\n");
     scene.assert_clean();
 }
 
