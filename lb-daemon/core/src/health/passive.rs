@@ -68,7 +68,7 @@ impl Watch {
     /// Looks at the counters. The answer is a suspicion, if there is one that was not told within the last second.
     pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Option<Suspicion> {
         let last = self.last.replace(pulse)?;
-        if pulse.handshakes < last.handshakes {
+        if pulse.handshakes < last.handshakes || pulse.answered < last.answered || pulse.reset < last.reset {
             // The counters were reset: the number has a new owner.
             *self = Self { last: Some(pulse), ..Self::default() };
             return None;
@@ -149,6 +149,14 @@ mod tests {
     fn an_idle_backend_is_not_silent() {
         assert!(watch(&[pulse(5, 5, 0); 50]).iter().all(Option::is_none));
         assert!(watch(&[pulse(5, 2, 0); 50]).iter().all(Option::is_none), "whoever left long ago");
+    }
+
+    #[test]
+    fn counters_that_start_again_are_another_backends() {
+        // The new owner has been sent more than the old one, and has answered less.
+        assert_eq!(watch(&[pulse(5, 5, 0), pulse(9, 1, 0)]), [None, None]);
+        assert_eq!(watch(&[pulse(5, 1, 4), pulse(9, 5, 0)]), [None, None]);
+        assert_eq!(watch(&[pulse(5, 5, 0), pulse(1, 1, 0)]), [None, None]);
     }
 
     #[test]
