@@ -1,15 +1,16 @@
-//! `bench`: nanoseconds per packet, and forwarding rates. Its arguments are those of the bench program.
+//! `bench`: nanoseconds per packet, forwarding rates, and requests a second. Its arguments are those of the bench program.
 
 use anyhow::{Result, bail};
 
-use crate::build;
 use crate::command::{cargo, is_root, run as execute, target};
+use crate::{build, setup};
 
 pub fn run(args: &[String]) -> Result<()> {
     if !is_root() {
         bail!("the benchmarks load XDP programs: run them as root");
     }
     build::release()?;
+    setup::benchmarks()?;
     execute(
         cargo()
             .args(["run", "--release", "--package", "lb-tests", "--bin", "bench", "--"])

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod command;
 mod demo;
+mod kernels;
 mod load;
 mod setup;
 mod test;
@@ -22,7 +23,8 @@ cargo xtask VERB
   load CONFIG [ARGS]     build, then run the daemon in the foreground with this configuration
   demo [--keep]          a small network on this machine, the daemon balancing real connections on it
   test [ARGS]            every test, end to end ones included (as root); ARGS go to `cargo test`
-  bench [--json FILE]    ns per packet, and forwarding rate against nftables (as root)
+  bench [--json FILE]    ns per packet, forwarding and HTTP against nftables and HAProxy (as root)
+  kernels [--only 6.1]   Debian's kernels 6.1 and 6.12, emulated: the program loads and forwards there (minutes)
   tidy                   what the compiler does not check: lints inherited, no junk, no overlong file
 
 Every verb but tidy begins with setup, which takes a moment when nothing is missing.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(&rest),
         "test" => test::run(&rest),
         "bench" => bench::run(&rest),
+        "kernels" => kernels::run(&rest),
         "tidy" => tidy::run(),
         "-h" | "--help" | "help" => {
             help();

@@ -2,6 +2,7 @@
 //!
 //! It looks first and installs only what is missing, so it costs a moment when nothing is.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,20 +14,27 @@ use crate::command::{cargo, command, find, is_root, output, run as execute};
 const BPF_LINKER: &str = "0.13";
 
 /// A Debian package, and a program by which it is known to be there on other distributions.
-struct Package {
-    name: String,
-    program: Option<&'static str>,
-    why: &'static str,
+pub struct Package {
+    pub name: Cow<'static, str>,
+    pub program: Option<&'static str>,
+    pub why: &'static str,
+}
+
+impl Package {
+    pub const fn new(name: &'static str, program: Option<&'static str>, why: &'static str) -> Self {
+        Self { name: Cow::Borrowed(name), program, why }
+    }
 }
 
 fn packages(llvm: &str) -> Vec<Package> {
-    let package = |name: &str, program, why| Package { name: name.to_owned(), program, why };
+    let of_llvm = |name: String, why| Package { name: name.into(), program: None, why };
+    let package = Package::new;
     vec![
         package("gcc", Some("cc"), "links the programs"),
         package("g++", Some("c++"), "links bpf-linker"),
         package("libc6-dev", None, "links the programs"),
-        package(&format!("llvm-{llvm}-dev"), None, "bpf-linker is built on it"),
-        package(&format!("libpolly-{llvm}-dev"), None, "bpf-linker is built on it"),
+        of_llvm(format!("llvm-{llvm}-dev"), "bpf-linker is built on it"),
+        of_llvm(format!("libpolly-{llvm}-dev"), "bpf-linker is built on it"),
         package("libzstd-dev", None, "bpf-linker is built on it"),
         package("zlib1g-dev", None, "bpf-linker is built on it"),
         package("iproute2", Some("ip"), "demo and tests: namespaces"),
@@ -45,23 +53,51 @@ fn packages(llvm: &str) -> Vec<Package> {
     ]
 }
 
+/// What the benchmarks alone need.
+fn rivals() -> Vec<Package> {
+    vec![Package { name: "haproxy".into(), program: Some("haproxy"), why: "benchmarks: another rival" }]
+}
+
+/// Installs what the benchmarks need besides.
+pub fn benchmarks() -> Result<()> {
+    let system = system();
+    if system == "debian" { install(&rivals()) } else { check_programs(&system, &rivals(), "") }
+}
+
 pub fn run() -> Result<()> {
     let rustc = output(command("rustc").arg("-vV")).context("rustc: install Rust by https://rustup.rs")?;
     let llvm = llvm_of(&rustc).context("rustc -vV names no LLVM version")?;
     let packages = packages(llvm);
-    let system = os_release("ID").unwrap_or_else(|| "unknown".to_owned());
+    let system = system();
     if system == "debian" {
         install(&packages)?;
     } else {
-        check_programs(&system, &packages, llvm)?;
+        let more =
+            format!("and bpf-linker {BPF_LINKER}, built with LLVM {llvm}, the version of rustc's own.\n");
+        check_programs(&system, &packages, &more)?;
     }
     components()?;
     bpf_linker(llvm, &system)
 }
 
+/// Installs what one verb needs beyond that, if it is missing. For verbs that need Debian anyway.
+pub fn debian(packages: &[Package]) -> Result<()> {
+    match os_release("ID") {
+        Some(system) if system == "debian" => install(packages),
+        system => {
+            bail!("this verb needs Debian, and here is {}", system.as_deref().unwrap_or("something else"))
+        }
+    }
+}
+
 /// LLVM's major version, from what `rustc -vV` prints.
 fn llvm_of(rustc: &str) -> Option<&str> {
     rustc.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()
+}
+
+/// The distribution's short name.
+fn system() -> String {
+    os_release("ID").unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// A value of `/etc/os-release`.
@@ -75,7 +111,7 @@ fn os_release(key: &str) -> Option<String> {
 fn install(packages: &[Package]) -> Result<()> {
     let mut query = command("dpkg-query");
     query.args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"]);
-    query.args(packages.iter().map(|package| &package.name));
+    query.args(packages.iter().map(|package| &*package.name));
     // It exits 1 when it does not know a package; what it does know is printed all the same.
     let known = query.output().context("dpkg-query does not start")?.stdout;
     let known = String::from_utf8_lossy(&known).into_owned();
@@ -91,7 +127,7 @@ fn install(packages: &[Package]) -> Result<()> {
     for package in &missing {
         eprintln!("setup: {} is missing ({})", package.name, package.why);
     }
-    let names: Vec<&str> = missing.iter().map(|package| package.name.as_str()).collect();
+    let names: Vec<&str> = missing.iter().map(|package| &*package.name).collect();
     if !is_root() {
         bail!("installing packages needs root. Run: sudo apt-get install {}", names.join(" "));
     }
@@ -114,9 +150,14 @@ fn disable_services(installed: &[&str]) -> Result<()> {
     if find("systemctl").is_none() {
         return Ok(());
     }
-    let services = [("nginx-light", "nginx"), ("exim4-daemon-light", "exim4"), ("dovecot-imapd", "dovecot")];
+    let services = [
+        ("nginx-light", "nginx"),
+        ("exim4-daemon-light", "exim4"),
+        ("dovecot-imapd", "dovecot"),
+        ("haproxy", "haproxy"),
+    ];
     for (_, service) in services.iter().filter(|(package, _)| installed.contains(package)) {
-        eprintln!("setup: {service} is for the tests; its service is not enabled");
+        eprintln!("setup: {service} is for tests and benchmarks; its service is not enabled");
         execute(command("systemctl").args(["--quiet", "disable", service]))?;
     }
     Ok(())
@@ -148,7 +189,7 @@ impl Drop for NoServices {
 }
 
 /// On a distribution whose packages it does not know: everything must be there already.
-fn check_programs(system: &str, packages: &[Package], llvm: &str) -> Result<()> {
+fn check_programs(system: &str, packages: &[Package], more: &str) -> Result<()> {
     let missing: Vec<_> =
         packages.iter().filter(|p| p.program.is_some_and(|it| find(it).is_none())).collect();
     if missing.is_empty() {
@@ -160,7 +201,7 @@ fn check_programs(system: &str, packages: &[Package], llvm: &str) -> Result<()> 
         let mark = program.map(|it| format!("; missing: {it}")).unwrap_or_default();
         eprintln!("  {:<18} {}{mark}", package.name, package.why);
     }
-    eprintln!("and bpf-linker {BPF_LINKER}, built with LLVM {llvm}, the version of rustc's own.");
+    eprint!("{more}");
     let names: Vec<_> = missing.iter().filter_map(|package| package.program).collect();
     bail!("install what is missing ({}) and run it again", names.join(", "))
 }
