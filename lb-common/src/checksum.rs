@@ -16,6 +16,16 @@ impl Delta {
     /// Nothing changes.
     pub const ZERO: Self = Self(0);
 
+    /// As it is kept elsewhere, in the machine's own byte order.
+    #[inline(always)]
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+    #[inline(always)]
+    pub const fn from_raw(raw: u16) -> Self {
+        Self(raw)
+    }
+
     /// Replacing `old` by `new`; `N` is 2 or a multiple of 4. Summing by wider words gives the same (RFC 1071, section 2).
     #[inline(always)]
     pub fn replace<const N: usize>(old: &[u8; N], new: &[u8; N]) -> Self {

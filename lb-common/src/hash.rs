@@ -12,16 +12,17 @@ pub const fn mix(hash: u64, word: u32) -> u64 {
     hash ^ (hash >> 29)
 }
 
-/// A flow's hash: the same on every node and after every restart, so that the same flow finds the same backend.
+/// A flow's hash: the same on every node and after every restart, so that the same flow finds the same backend. Nobody who
+/// does not know the installation's `seed` can aim his flows at one backend.
 #[inline(always)]
-pub fn flow<A: Address>(key: &FlowKey<A>) -> u32 {
-    let mut hash = key.src.mix(0);
+pub fn flow<A: Address>(key: &FlowKey<A>, seed: u64) -> u32 {
+    let mut hash = key.src.mix(seed);
     hash = key.dst.mix(hash);
     let [s0, s1] = key.src_port;
     let [d0, d1] = key.dst_port;
     hash = mix(hash, u32::from_be_bytes([s0, s1, d0, d1]));
     hash = mix(hash, u32::from(key.protocol));
-    (mix(hash, 0) >> 32) as u32
+    (mix(hash, (seed >> 32) as u32) >> 32) as u32
 }
 
 /// A slot of a table of `size` slots, evenly for any size (Lemire's multiply-shift in place of a division).
@@ -51,7 +52,7 @@ mod tests {
         let mut slots = vec![0u32; 64];
         let mut n = 0.0;
         for key in flows {
-            slots[slot(flow(&key), 64) as usize] += 1;
+            slots[slot(flow(&key, 0x5eed_5eed_5eed_5eed), 64) as usize] += 1;
             n += 1.0;
         }
         let expected = n / 64.0;

@@ -1,4 +1,5 @@
-//! What Drover's kernel and user space share: layouts of maps, wire formats, checksums, the flow hash, verdicts.
+//! What Drover's kernel and user space share: layouts of maps, the connection table, wire formats, checksums, the flow hash,
+//! the rules of TCP connections, verdicts.
 //!
 //! Nothing here allocates, does I/O or knows of a BPF helper, so all of it is tested on the host.
 
@@ -12,7 +13,8 @@ pub mod bench;
 pub mod checksum;
 pub mod hash;
 pub mod refusal;
-pub mod rewrite;
+pub mod table;
 pub mod tcp;
+pub mod udp;
 pub mod verdict;
 pub mod wire;

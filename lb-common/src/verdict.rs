@@ -23,6 +23,11 @@ macro_rules! verdicts {
             /// Every verdict, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
+            /// The verdict of a number, or [`Verdict::Inconsistent`].
+            #[inline(always)]
+            pub const fn from_raw(raw: u32) -> Self {
+                match raw { $($number => Self::$variant,)* _ => Self::Inconsistent }
+            }
             /// The name in metrics, `[a-z_]+`.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
@@ -67,6 +72,15 @@ verdicts! {
     Inconsistent = 20, "inconsistent", Drop, "met maps that contradict each other";
     /// A farm of which nobody serves, or a connection that was cut.
     Refused = 21, "refused", Forward, "was answered with a reset or an ICMP error";
+    /// Answers to refused packets are limited: each costs its sender as much as us.
+    RefusalLimited = 22, "refusal_limited", Drop, "was to be refused, but too many were answered already";
+    /// A backend's answer from anywhere else than the way that leads to it is somebody's invention.
+    WrongInterface = 23, "wrong_interface", Drop, "claims to be a backend's, but came by another interface";
+    /// Broadcast, multicast, or frames that a switch floods.
+    OtherHost = 24, "other_host", Pass, "is in a frame for another host";
+    /// The client repeats it.
+    Contended = 25, "contended", Drop, "opens a connection that another CPU is just opening or ending";
+    FarmFull = 26, "farm_full", Drop, "is for a farm that has its share of the connection table";
 }
 
 impl Verdict {

@@ -21,12 +21,50 @@ pub fn wall_at(instant: Instant) -> SystemTime {
     ago + instant.saturating_duration_since(now)
 }
 
-/// Now, in ticks of the data plane's clock. It goes on over a restart of the daemon, and not over one of the machine.
-pub fn ticks() -> u32 {
-    // The monotonic clock is always there.
-    let now =
-        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-    (now.as_millis() / u128::from(TICK_MILLISECONDS)) as u32
+/// The data plane's clock, which counts the time that somebody keeps: it goes on from where the daemon before this one left
+/// it, and time in which no daemon ran, or the machine slept, is not counted. So nobody ages by it.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptTime {
+    ticks: u32,
+    /// When that tick began.
+    since: Instant,
+}
+
+/// What has passed on the data plane's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    Ticks(u32),
+    /// More than a daemon takes that runs; none of it counts.
+    Gap(Duration),
+}
+
+/// The longest pause between two looks that counts.
+const GAP: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(TICK_MILLISECONDS as u64);
+
+impl KeptTime {
+    /// Goes on from `ticks`.
+    pub fn new(ticks: u32, now: Instant) -> Self {
+        Self { ticks, since: now }
+    }
+
+    pub fn ticks(&self) -> u32 {
+        self.ticks
+    }
+
+    /// Counts the whole ticks that have passed.
+    pub fn keep(&mut self, now: Instant) -> Passed {
+        let passed = now.saturating_duration_since(self.since);
+        if passed > GAP {
+            self.since = now;
+            return Passed::Gap(passed);
+        }
+        // At most 50.
+        let ticks = (passed.as_millis() / TICK.as_millis()) as u32;
+        self.ticks = self.ticks.wrapping_add(ticks);
+        self.since += TICK * ticks;
+        Passed::Ticks(ticks)
+    }
 }
 
 /// Ends at `deadline`; never if there is none. Cancel-safe.
@@ -40,6 +78,32 @@ pub async fn sleep_until(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_time_loses_no_part_of_a_tick_and_wraps() {
+        let start = now();
+        let mut clock = KeptTime::new(u32::MAX, start);
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        assert_eq!(clock.keep(at(99)), Passed::Ticks(0));
+        assert_eq!(clock.keep(at(199)), Passed::Ticks(1));
+        assert_eq!(clock.keep(at(201)), Passed::Ticks(1));
+        assert_eq!(clock.ticks(), 1);
+        for milliseconds in (250..=10_200).step_by(50) {
+            clock.keep(at(milliseconds));
+        }
+        assert_eq!(clock.ticks(), 101);
+    }
+
+    #[test]
+    fn a_gap_is_no_time() {
+        let start = now();
+        let mut clock = KeptTime::new(7, start);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(clock.keep(start + hour), Passed::Gap(hour));
+        assert_eq!(clock.ticks(), 7);
+        assert_eq!(clock.keep(start + hour + TICK), Passed::Ticks(1));
+        assert_eq!(clock.keep(start), Passed::Ticks(0), "nor is time that runs backwards");
+    }
 
     #[test]
     fn an_instant_of_a_minute_ago_was_a_minute_ago_on_the_wall() {

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use lb_core::config::ConfigError;
 use lb_core::config::model::{BackendName, FarmName};
 use lb_core::state::{
-    AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Event, EventLog, Snapshot,
+    AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Event, EventLog, Occurrences,
+    Snapshot,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -192,6 +193,8 @@ pub trait DataplaneReader: Send + Sync {
     /// How many packets had each outcome since the program was loaded: `(verdict, packets)`, every verdict once.
     /// A verdict's text is its name in metrics (`[a-z_]+`).
     fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>>;
+    /// What happened in the connection tables since the program was loaded. A few system calls, which do not wait.
+    fn occurrences(&self) -> anyhow::Result<Occurrences>;
 }
 
 /// The events kept and the wire to those who follow.

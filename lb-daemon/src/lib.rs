@@ -10,8 +10,10 @@ pub mod daemon;
 pub mod datapath;
 pub mod handle;
 pub mod hooks;
+pub mod memory;
 pub mod netlink;
 pub mod overrides;
 pub mod run;
+pub mod secrets;
 #[cfg(test)]
 mod test_net;

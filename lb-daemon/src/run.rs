@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use lb_core::config::model::Config;
+use lb_core::sizing;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
@@ -16,9 +17,10 @@ use tokio::sync::oneshot;
 use crate::daemon::{Daemon, Start};
 use crate::datapath::{Datapath, Reader};
 use crate::handle::Format;
+use crate::memory::Memory;
 use crate::netlink::Netlink;
 use crate::overrides::Overrides;
-use crate::{api, cli, config};
+use crate::{api, cli, config, secrets};
 
 /// Exit status for an invalid configuration.
 const INVALID: u8 = 2;
@@ -86,7 +88,11 @@ async fn serve(path: &Path, text: String, format: Format, config: Config, stay: 
     let listener = listen(&settings.socket, settings.socket_group.as_deref())?;
     let socket = RemoveOnDrop(settings.socket.clone());
 
-    let mut datapath = Datapath::load(&home.dir, settings.connections).inspect_err(|_| home.abandon())?;
+    let flow_seed = secrets::flow_seed(&settings.state_dir).inspect_err(|_| home.abandon())?;
+    let connections = room(&home.dir, settings.connections).inspect_err(|_| home.abandon())?;
+    let mut datapath = Datapath::load(&home.dir, connections).inspect_err(|_| home.abandon())?;
+    datapath.maps.control.set_flow_seed(flow_seed);
+    tell_size(&datapath);
     forward_program_logs(&mut datapath);
     let reader = Reader::open(&home.dir).inspect_err(|_| home.abandon())?;
     let start =
@@ -107,6 +113,35 @@ async fn serve(path: &Path, text: String, format: Format, config: Config, stay: 
     drop(stop);
     api.await.context("the API did not end well")?;
     result
+}
+
+/// How many connections the tables get room for: what is asked for, or what suits the machine, if there is memory for it. Tables
+/// that are there keep their size.
+fn room(dir: &Path, asked: Option<u32>) -> anyhow::Result<u32> {
+    if let Some(lines) = Datapath::pinned_lines(dir)? {
+        let connections = sizing::connections(lines);
+        if asked.is_some_and(|asked| sizing::lines(asked) != lines) {
+            tracing::warn!(
+                "`connections` stays {connections}, the size of the tables that are in use; another one takes effect \
+                 when the daemon was stopped without `--stay`"
+            );
+        }
+        return Ok(connections);
+    }
+    let memory = Memory::now()?;
+    let connections = asked.unwrap_or_else(|| sizing::default_connections(memory.total));
+    sizing::fits(connections, memory.available)?;
+    Ok(connections)
+}
+
+fn tell_size(datapath: &Datapath) {
+    let (lines, bytes) = (datapath.lines, datapath.table_bytes());
+    tracing::info!(
+        "the connection tables have {lines} lines for each address family, for {} connections; both take {bytes} bytes \
+         ({}) of memory",
+        sizing::connections(lines),
+        sizing::text(bytes)
+    );
 }
 
 /// A live daemon answers on its socket.

@@ -68,6 +68,17 @@ async fn status_tells_node_interfaces_and_counts() {
     let counts = &status["counts"];
     let counted = ["farms", "farms_degraded", "backends", "backends_up", "backends_down", "connections"];
     assert_eq!(counted.map(|name| counts[name].as_u64().unwrap()), [2, 1, 4, 1, 1, 6]);
+    let family = |family: &str, used, load, measures: &[&str]| json!({"family": family, "lines": 4096, "lines_used": used, "load_percent": load, "measures": measures});
+    let table = json!({
+        "connections": 1024,
+        "bytes": 524_288,
+        "families": [family("ipv4", 3300, 80, &["UDP has its share"]), family("ipv6", 2, 0, &[])],
+        "lookups_away": 31,
+        "refused": 32,
+        "evicted": 33,
+        "ports_taken": 34,
+    });
+    assert_eq!(status["connection_table"], table);
 }
 
 #[tokio::test]
@@ -78,7 +89,7 @@ async fn a_farm_tells_its_configuration_status_and_counters() {
     assert_eq!(farm["vip"], json!(["192.0.2.10"]));
     assert_eq!(farm["ports"], json!([80, "587-588"]));
     assert_eq!(farm["protocol"], json!(["tcp"]));
-    assert_eq!(farm["timeouts"]["established"], "1h");
+    assert_eq!(farm["timeouts"]["established"], "124m");
     assert_eq!(farm["checks"][0]["interval"], "10s");
     assert_eq!(farm["packets"], json!({"in": 30, "out": 40}));
     assert_eq!(farm["connections"], 3);
@@ -393,6 +404,15 @@ async fn metrics_are_told_with_their_labels() {
         r#"drover_check_lateness_seconds_bucket{le="0.005"} 1"#,
         r#"drover_check_lateness_seconds_bucket{le="+Inf"} 1"#,
         r#"drover_verdict_packets_total{verdict="forwarded"} 41"#,
+        r#"drover_table_lines{family="ipv4"} 4096"#,
+        r#"drover_table_lines_used{family="ipv4"} 3300"#,
+        "drover_table_bytes 524288",
+        r#"drover_table_measure{family="ipv4",measure="udp_full"} 1"#,
+        r#"drover_table_measure{family="ipv6",measure="udp_full"} 0"#,
+        "drover_table_lookups_away_total 31",
+        "drover_table_refused_total 32",
+        "drover_table_evicted_total 33",
+        "drover_table_ports_taken_total 34",
     ];
     for line in expected {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

@@ -51,7 +51,7 @@ fn what_the_smallest_file_leaves_out_has_its_default() {
             socket_group: None,
             state_dir: "/var/lib/drover".into(),
             bpffs_dir: "/sys/fs/bpf/drover".into(),
-            connections: 1_048_576,
+            connections: None,
             manage_vips: true,
         },
         farms: vec![farm("web", "192.0.2.10", Ports::Ranges(vec![(80, 80), (443, 443)]), backends)],
@@ -73,7 +73,7 @@ fn every_supported_key_arrives_in_the_model() {
             socket_group: Some("drover".to_owned()),
             state_dir: "/var/lib/other".into(),
             bpffs_dir: "/sys/fs/bpf/other".into(),
-            connections: 65536,
+            connections: Some(65536),
             manage_vips: false,
         },
         farms: vec![
@@ -84,6 +84,7 @@ fn every_supported_key_arrives_in_the_model() {
                 timeouts: Timeouts {
                     syn: seconds(5),
                     established: seconds(7200),
+                    half_closed: seconds(180),
                     fin: seconds(90),
                     udp: Duration::from_millis(500),
                 },

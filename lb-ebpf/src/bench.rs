@@ -3,6 +3,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 #[allow(dead_code, reason = "the data plane's view of a frame; a benchmark needs a part of it")]
 mod context;
@@ -11,10 +12,9 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::Address as _;
-use lb_common::bench::{HeadV4, HeadV6, PORTS, Pattern};
+use lb_common::bench::{Head, HeadV4, HeadV6, Pattern};
 use lb_common::checksum::Delta;
-use lb_common::wire::{Ethernet, eth};
+use lb_common::wire::Ethernet;
 
 use crate::context::Frame;
 
@@ -41,33 +41,38 @@ pub fn floor(ctx: XdpContext) -> u32 {
 /// Makes the packet one of the pattern's next flow and hands it to the target, as if it had just come in.
 #[xdp]
 pub fn restore_v4(ctx: XdpContext) -> u32 {
-    if write_v4(&mut Frame::new(&ctx)).is_some() {
-        // SAFETY: a tail call is a jump; nothing here waits to be dropped.
-        unsafe { TARGET.tail_call(&ctx, 0) };
-    }
-    xdp_action::XDP_ABORTED
+    hand_over(&ctx, restore(&mut Frame::new(&ctx), PATTERN_V4.get_ptr_mut(0)))
 }
 
 #[xdp]
 pub fn restore_v6(ctx: XdpContext) -> u32 {
-    if write_v6(&mut Frame::new(&ctx)).is_some() {
-        // SAFETY: as above.
-        unsafe { TARGET.tail_call(&ctx, 0) };
-    }
-    xdp_action::XDP_ABORTED
+    hand_over(&ctx, restore(&mut Frame::new(&ctx), PATTERN_V6.get_ptr_mut(0)))
+}
+
+/// Leads the pattern's flows through their opening packets, one flow after the other: makes of the packet, as the target
+/// left it, the next one that a client or a backend would send, and hands it to the target.
+#[xdp]
+pub fn handshake_v4(ctx: XdpContext) -> u32 {
+    hand_over(&ctx, lead(&mut Frame::new(&ctx), PATTERN_V4.get_ptr_mut(0)))
+}
+
+#[xdp]
+pub fn handshake_v6(ctx: XdpContext) -> u32 {
+    hand_over(&ctx, lead(&mut Frame::new(&ctx), PATTERN_V6.get_ptr_mut(0)))
 }
 
 /// Sends datagrams of the pattern's flows out by the interface that the test run names.
 #[xdp]
 pub fn generator(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
-    if write_v4(&mut frame).is_some()
+    if restore(&mut frame, PATTERN_V4.get_ptr_mut(0)).is_some()
         && let (Some(head), Some(pattern)) = (frame.edit::<HeadV4>(0), PATTERN_V4.get(0))
     {
         // Connection tracking looks at checksums; the data plane does not, and the wrappers spare themselves this.
         let from = &pattern.head;
-        let delta = Delta::replace(&from.src, &head.src).and(Delta::replace(&from.src_port, &head.src_port));
-        head.udp_checksum = delta.apply(from.udp_checksum);
+        let ports = Delta::replace(&from.transport.src_port, &head.transport.src_port);
+        let delta = Delta::replace(&from.src, &head.src).and(ports);
+        head.transport.udp_checksum = delta.apply(from.transport.udp_checksum);
         return xdp_action::XDP_TX;
     }
     xdp_action::XDP_ABORTED
@@ -78,7 +83,7 @@ pub fn generator(ctx: XdpContext) -> u32 {
 pub fn sink(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
     if let (Some(head), Some(pattern)) = (frame.view::<HeadV4>(0), PATTERN_V4.get(0))
-        && (head.dst, head.dst_port) == (pattern.head.dst, pattern.head.dst_port)
+        && (head.dst, head.transport.dst_port) == (pattern.head.dst, pattern.head.transport.dst_port)
         && let Some(arrived) = ARRIVED.get_ptr_mut(0)
     {
         // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other.
@@ -88,48 +93,27 @@ pub fn sink(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn write_v4(frame: &mut Frame) -> Option<()> {
-    let pattern = PATTERN_V4.get_ptr_mut(0)?;
+fn restore<H: Head>(frame: &mut Frame, pattern: Option<*mut Pattern<H>>) -> Option<()> {
     // SAFETY: one CPU generates at a time.
-    let pattern = unsafe { &mut *pattern };
-    pattern.state = pattern.order.next(pattern.state);
-    let flow = pattern.state & pattern.mask;
-    let (to, from) = (frame.edit::<HeadV4>(0)?, &pattern.head);
-    eth::copy(&mut to.destination, &from.destination);
-    eth::copy(&mut to.source, &from.source);
-    to.ttl = from.ttl;
-    to.checksum = from.checksum;
-    to.src = (u32::from_be_bytes(from.src) + flow / PORTS).to_be_bytes();
-    from.dst.copy_to(&mut to.dst);
-    to.src_port = ((u32::from(u16::from_be_bytes(from.src_port)) + flow % PORTS) as u16).to_be_bytes();
-    to.dst_port = from.dst_port;
-    to.udp_checksum = from.udp_checksum;
-    to.tcp_checksum = from.tcp_checksum;
+    unsafe { &mut *pattern? }.next(frame.edit(0)?);
     Some(())
 }
 
 #[inline(always)]
-fn write_v6(frame: &mut Frame) -> Option<()> {
-    let pattern = PATTERN_V6.get_ptr_mut(0)?;
-    // SAFETY: one CPU generates at a time.
-    let pattern = unsafe { &mut *pattern };
-    pattern.state = pattern.order.next(pattern.state);
-    let flow = pattern.state & pattern.mask;
-    let (to, from) = (frame.edit::<HeadV6>(0)?, &pattern.head);
-    eth::copy(&mut to.destination, &from.destination);
-    eth::copy(&mut to.source, &from.source);
-    to.hop_limit = from.hop_limit;
-    // The interface identifier counts up; it is read by words of eight bytes.
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = from.src;
-    let identifier = u64::from_be_bytes([i, j, k, l, m, n, o, p]).wrapping_add(u64::from(flow / PORTS));
-    to.src[..8].copy_from_slice(&u64::from_ne_bytes([a, b, c, d, e, f, g, h]).to_ne_bytes());
-    to.src[8..].copy_from_slice(&identifier.to_be_bytes());
-    from.dst.copy_to(&mut to.dst);
-    to.src_port = ((u32::from(u16::from_be_bytes(from.src_port)) + flow % PORTS) as u16).to_be_bytes();
-    to.dst_port = from.dst_port;
-    to.udp_checksum = from.udp_checksum;
-    to.tcp_checksum = from.tcp_checksum;
+fn lead<H: Head>(frame: &mut Frame, pattern: Option<*mut Pattern<H>>) -> Option<()> {
+    // SAFETY: as above.
+    unsafe { &mut *pattern? }.lead(frame.edit(0)?);
     Some(())
+}
+
+/// Jumps to the target if the packet is `ready`.
+#[inline(always)]
+fn hand_over(ctx: &XdpContext, ready: Option<()>) -> u32 {
+    if ready.is_some() {
+        // SAFETY: a tail call is a jump; nothing here waits to be dropped.
+        unsafe { TARGET.tail_call(ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
 }
 
 #[cfg(not(test))]

@@ -1,17 +1,24 @@
 //! The frame: the only raw packet pointers of the program.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 
 /// A frame's bytes, bounds-checked at each view as the verifier demands.
-pub struct Frame<'a> {
-    ctx: &'a XdpContext,
+pub struct Frame {
+    ctx: XdpContext,
 }
 
-impl<'a> Frame<'a> {
+impl Frame {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: XdpContext::new(ctx.ctx) }
+    }
+
+    /// The frame again, for a function of its own, which gets the context alone.
+    #[inline(always)]
+    pub fn of(context: *mut xdp_md) -> Self {
+        Self { ctx: XdpContext::new(context) }
     }
 
     /// Bytes in the frame.
@@ -57,10 +64,43 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The context, for helpers that want it.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx.ctx
+    }
+
+    /// As [`Frame::view`], at an offset that was read from memory.
+    #[inline(always)]
+    pub fn view_at<T>(&self, offset: usize) -> Option<&T> {
+        // SAFETY: as in `view`.
+        self.bounded::<T>(opaque(self.ctx.data() + offset)).map(|place| unsafe { &*place })
+    }
+
+    /// As [`Frame::edit`], at an offset that was read from memory.
+    #[inline(always)]
+    pub fn edit_at<T>(&mut self, offset: usize) -> Option<&mut T> {
+        // SAFETY: as in `edit`.
+        self.bounded::<T>(opaque(self.ctx.data() + offset)).map(|place| unsafe { &mut *place })
+    }
+
     #[inline(always)]
     fn place<T>(&self, offset: usize) -> Option<*mut T> {
+        self.bounded(self.ctx.data() + offset)
+    }
+
+    #[inline(always)]
+    fn bounded<T>(&self, start: usize) -> Option<*mut T> {
         const { assert!(align_of::<T>() == 1, "a header is made of bytes") };
-        let start = self.ctx.data() + offset;
         if start + size_of::<T>() > self.ctx.data_end() { None } else { Some(start as *mut T) }
     }
+}
+
+/// The same address, from which alone the compiler can compute the end of what lies there: the verifier would not see that
+/// start and end belong together otherwise.
+#[inline(always)]
+fn opaque(mut address: usize) -> usize {
+    // SAFETY: moves a register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack)) };
+    address
 }

@@ -1,55 +1,71 @@
-//! Drover's XDP program. A packet's way: `main -> parse -> lookup -> select -> rewrite -> forward`.
+//! Drover's XDP program. A packet's way: `main -> parse -> lookup -> steer -> forward`, and for one that opens a connection
+//! `select -> open -> forward`.
 //!
 //! This file holds the entry point, the order of the stages, and the only place where an outcome becomes an XDP action.
-//! Stages do not know each other.
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics, asm_experimental_arch)]
+#![allow(
+    internal_features,
+    reason = "BPF's atomics: the stable ones offer no compare-and-swap on this target"
+)]
 
+mod calls;
 mod context;
+mod family;
 mod forward;
+mod line;
 mod lookup;
 mod maps;
+mod open;
 mod parse;
+mod ports;
 mod refuse;
-mod rewrite;
 mod select;
+mod sockets;
+mod steer;
+mod work;
 
-use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use lb_common::abi::NextHop;
-use lb_common::tcp::{Direction, State};
+use lb_common::abi::Address as _;
+use lb_common::table::Layout as _;
+use lb_common::tcp;
 use lb_common::verdict::{Disposition, Verdict};
-use lb_common::wire::{Ethernet, IpHeader, protocol};
+use lb_common::wire::{Ethernet, IpHeader as _, protocol};
 
+use crate::calls::Calls;
 use crate::context::Frame;
-use crate::lookup::Found;
-use crate::maps::{Family, V4, V6};
+use crate::family::{V4, V6};
+use crate::maps::Leg;
+use crate::open::ENTERS;
+use crate::steer::Steered;
+use crate::work::{Outcome, SENDS, Work, pack};
 
 #[xdp]
 pub fn drover(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
-    let outcome = match parse::ethertype(&frame) {
-        Ok(Ethernet::IPV4) => process::<V4>(&mut frame),
-        Ok(Ethernet::IPV6) => process::<V6>(&mut frame),
-        Ok(Ethernet::VLAN | Ethernet::QINQ) => Err(Verdict::Tagged),
-        Ok(_) => Err(Verdict::NotIp),
-        Err(verdict) => Err(verdict),
+    let number = match parse::ethertype(&frame) {
+        Ok(Ethernet::IPV4) => slowly::<V4>(ctx.ctx, process::<V4>(&mut frame)),
+        Ok(Ethernet::IPV6) => slowly::<V6>(ctx.ctx, process_v6(ctx.ctx)),
+        Ok(Ethernet::VLAN | Ethernet::QINQ) => Verdict::Tagged as u64,
+        Ok(_) => Verdict::NotIp as u64,
+        Err(verdict) => verdict as u64,
     };
-    let (verdict, egress) = match outcome {
-        Ok((verdict, egress)) => (verdict, egress),
-        Err(verdict) => (verdict, 0),
-    };
+    let (verdict, egress) = (Verdict::from_raw(number as u32), (number >> 32) as u32);
     maps::count_verdict(verdict);
-    if verdict == Verdict::Opened {
+    if matches!(verdict, Verdict::Opened) {
         debug!(&ctx, "connection opened, leaving by interface {}", egress);
     } else if matches!(verdict, Verdict::PortsExhausted | Verdict::TableFull | Verdict::Inconsistent) {
         debug!(&ctx, "dropped, verdict {}", verdict as u32);
     }
-    match verdict.disposition() {
+    // An answer may go out whatever became of the packet itself.
+    let disposition = if egress != 0 { Disposition::Forward } else { verdict.disposition() };
+    match disposition {
         Disposition::Pass => xdp_action::XDP_PASS,
         Disposition::Drop => xdp_action::XDP_DROP,
         Disposition::Forward if egress == frame.ingress() => xdp_action::XDP_TX,
@@ -58,84 +74,148 @@ pub fn drover(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Takes a packet through the stages: the verdict and the interface it leaves by, or the verdict that ended it.
+/// What the fast way has come to, where it is no outcome: the packet takes the slow one.
+const SLOW: u64 = u64::MAX;
+/// The same of the slow way: the packet opens a connection.
+const OPENS: u64 = u64::MAX - 1;
+
+/// The way of packets of established connections.
 #[inline(always)]
-fn process<F: Family>(frame: &mut Frame) -> Result<(Verdict, u32), Verdict> {
+fn process<F: Calls>(frame: &mut Frame) -> u64 {
+    match try_process::<F>(frame) {
+        Ok(number) => number,
+        Err(verdict) => verdict as u64,
+    }
+}
+
+/// A function of its own: with both families in one there would be too little of the stack left for the slow way.
+#[inline(never)]
+fn process_v6(context: *mut xdp_md) -> u64 {
+    process::<V6>(&mut Frame::of(context))
+}
+
+/// The way of all others, in steps that are functions of their own, one after another, so that none stands on another's stack.
+#[inline(always)]
+fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
+    let mut number = fast;
+    if number == SLOW {
+        number = known::<F>(context);
+    }
+    if number == OPENS {
+        number = open::open::<F>(context);
+    }
+    if number == ENTERS {
+        number = open::enter::<F>(context);
+    }
+    if number == SENDS {
+        number = forward::send::<F>(context);
+    }
+    if number == Verdict::Refused as u64 {
+        return refuse::refuse::<F>(context);
+    }
+    // Whoever finds no room is told so, too, and it is counted why.
+    let full = [Verdict::TableFull as u64, Verdict::FarmFull as u64, Verdict::PortsExhausted as u64];
+    if full.contains(&number) {
+        number |= refuse::refuse::<F>(context) >> 32 << 32;
+    }
+    number
+}
+
+#[inline(always)]
+fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
     let header = parse::ip::<F>(frame)?;
     if !maps::may_concern(&header.src(), &header.dst()) {
         return Err(Verdict::NotForVip);
     }
-    let ttl = header.ttl();
-    let vip = header.dst();
+    let control = maps::control().ok_or(Verdict::Inconsistent)?;
+    let interface = parse::own_interface(frame, control)?;
+    let (ttl, destination) = (header.ttl(), header.dst());
     let packet = match parse::packet::<F>(frame, header) {
         Ok(packet) => packet,
         // Nothing is held against a packet before it is known to be for a VIP.
-        Err(verdict) => return Err(if maps::is_vip(&vip) { verdict } else { Verdict::NotForVip }),
-    };
-    let now = maps::now();
-    if let Some(connection) = lookup::established::<F>(&packet, now) {
-        if connection.state == State::Cut as u8 {
-            return refuse::<F>(frame, &packet);
+        Err(verdict) => {
+            let ours = !destination.is_mapped() && maps::is_vip(&destination);
+            return Err(if ours { verdict } else { Verdict::NotForVip });
         }
-        let hop = lookup::next_hop::<F>(connection)?;
-        return finish::<F>(frame, &packet, connection, hop, ttl, Verdict::Forwarded);
-    }
-    unknown::<F>(frame, &packet, ttl, now)
-}
-
-/// The way of a packet that belongs to no established connection.
-#[inline(always)]
-fn unknown<F: Family>(
-    frame: &mut Frame,
-    packet: &parse::Packet<F::Addr>,
-    ttl: u8,
-    now: u32,
-) -> Result<(Verdict, u32), Verdict> {
-    if let Found::Connection(connection) = lookup::half_open::<F>(frame, packet, now)? {
-        let hop = lookup::next_hop::<F>(connection)?;
-        return finish::<F>(frame, packet, connection, hop, ttl, Verdict::Forwarded);
-    }
-    if ttl <= 1 && maps::is_vip(&packet.key.dst) {
-        return Err(Verdict::TtlExpired);
-    }
-    let client_hop = parse::sender(frame)?;
-    let connection = match select::open::<F>(&packet.key, packet.flags, &client_hop, now) {
-        Ok(connection) => connection,
-        Err(Verdict::Refused) => return refuse::<F>(frame, packet),
-        Err(verdict) => return Err(verdict),
     };
-    let hop = lookup::next_hop::<F>(connection)?;
-    let outcome = finish::<F>(frame, packet, connection, hop, ttl, Verdict::Opened)?;
-    maps::count_opened(connection.backend, packet.key.protocol == protocol::TCP);
-    Ok(outcome)
-}
-
-/// Answers a packet that nobody is to serve.
-#[inline(always)]
-fn refuse<F: Family>(frame: &mut Frame, packet: &parse::Packet<F::Addr>) -> Result<(Verdict, u32), Verdict> {
-    let sender = parse::sender(frame)?;
-    Ok((Verdict::Refused, refuse::answer::<F>(frame, packet, &sender)?))
-}
-
-/// Rewrites a packet of a known connection and addresses it to its next hop.
-#[inline(always)]
-fn finish<F: Family>(
-    frame: &mut Frame,
-    packet: &parse::Packet<F::Addr>,
-    connection: &lb_common::abi::Connection<F::Addr>,
-    hop: &NextHop,
-    ttl: u8,
-    verdict: Verdict,
-) -> Result<(Verdict, u32), Verdict> {
-    if ttl <= 1 {
-        return Err(Verdict::TtlExpired);
+    let homes = line::homes::<F>(&packet.key).ok_or(Verdict::Inconsistent)?;
+    let leg = Leg {
+        transport: packet.transport as u32,
+        protocol: u16::from(packet.key.protocol),
+        ttl: u16::from(ttl),
+    };
+    let (is_tcp, now) = (packet.key.protocol == protocol::TCP, control.now);
+    // A SYN is never simply one more packet, and its line is not looked at before its reverse one is being loaded, too.
+    if !tcp::opens(packet.flags)
+        && let Some(found) = lookup::find_copying::<F>(&packet.key, &homes)
+        && let Some(backend) = maps::backend(F::Addr::backend(found.line))
+        && steer::is_plain(is_tcp, packet.flags, now, &found, backend)
+    {
+        if steer::comes_astray::<F>(frame.ingress(), found.meta, backend) {
+            return Err(Verdict::WrongInterface);
+        }
+        if steer::note::<F>(now, &found, backend) {
+            if is_tcp {
+                steer::note_acknowledgment(frame.view(packet.transport), packet.flags, &found);
+            }
+            return Ok(forward::deliver::<F>(frame, leg, control, &found, backend, Verdict::Forwarded));
+        }
     }
-    let bytes = frame.len() as u64;
-    rewrite::translate::<F>(frame, packet, &connection.translation)?;
-    let egress = forward::address(frame, hop)?;
-    let direction = if connection.direction == Direction::Forward as u8 { 0 } else { 1 };
-    maps::count(connection.backend, direction, bytes);
-    Ok((verdict, egress))
+    let read = maps::scratch::<F>().ok_or(Verdict::Inconsistent)?;
+    read.key = packet.key;
+    (read.homes, read.leg, read.interface) = (homes, leg, interface);
+    (read.length, read.flags) = (packet.length as u32, u32::from(packet.flags));
+    Ok(SLOW)
+}
+
+/// A packet that opens a connection, changes its state, or belongs to none. What it is to open, if it is to, stands in the scratch
+/// space.
+#[inline(never)]
+fn known<F: Calls>(context: *mut xdp_md) -> u64 {
+    match Work::<F>::of(context) {
+        Some(mut work) => match decide(&mut work) {
+            Ok(Some(outcome)) => pack(outcome),
+            Ok(None) => OPENS,
+            Err(verdict) => verdict as u64,
+        },
+        None => Verdict::Inconsistent as u64,
+    }
+}
+
+#[inline(always)]
+fn decide<F: Calls>(work: &mut Work<F>) -> Result<Option<Outcome>, Verdict> {
+    if work.read.key.dst.is_mapped() || work.read.key.src.is_mapped() {
+        return Err(Verdict::NotForVip);
+    }
+    if !parse::ip::<F>(&work.frame)?.is_intact() {
+        return Err(if maps::is_vip(&work.read.key.dst) { Verdict::BadIpHeader } else { Verdict::NotForVip });
+    }
+    let early = tcp::opens(work.flags());
+    if early {
+        work.read.choice = select::choose(work);
+        if let Ok(choice) = work.read.choice.check()
+            && open::prepare(work, choice)
+        {
+            // Both lines of a connection to be are loaded at once: neither waits for the other. One right after the other, since the
+            // processor looks only so many instructions ahead of a load that it waits for.
+            line::touch::<F>(work.read.homes.first);
+            line::touch::<F>(work.read.reverse_homes.first);
+        }
+    }
+    if let Some(found) = lookup::find::<F>(&work.read.key, &work.read.homes) {
+        match steer::steer(work, &found) {
+            Steered::Done(outcome) => return Ok(Some(outcome)),
+            Steered::Anew => {}
+        }
+    }
+    if !early {
+        work.read.choice = select::choose(work);
+    }
+    let choice = work.read.choice.check()?;
+    if !early {
+        open::prepare(work, choice);
+    }
+    Ok(None)
 }
 
 #[cfg(not(test))]

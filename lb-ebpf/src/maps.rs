@@ -1,25 +1,28 @@
 //! Every map, and what is asked of each in one line. Layouts are in `lb_common::abi`, sizes too, but for the
 //! connection tables, which the daemon sizes when it creates them. Services and addresses have twice their room, since the
-//! daemon adds all that is new before it removes what is old.
+//! daemon adds all that is new before it removes what is old. What the daemon reads or writes often is mapped into it.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
     self, ADDRESS_BACKEND, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry, BackendLabel,
-    Connection, FarmEntry, FlowKey, Label, MaglevTable, MappedAddress, NextHop, ServiceKey, WILDCARD_PORT,
+    Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop, PortSet,
+    ServiceEntry, ServiceKey, WILDCARD_PORT,
 };
-use lb_common::checksum::Delta;
-use lb_common::refusal::{self, IcmpHeader};
+use lb_common::table::{Homes, Meta, Occurrence, RawLine};
 use lb_common::verdict::Verdict;
-use lb_common::wire::{Ethernet, IpHeader, Ipv4, Ipv6, protocol};
+
+use crate::family::Family;
+use crate::select::Choice;
 
 #[map]
 static ADDRESS_FILTER: Array<AddressFilter> = Array::pinned(1, 0);
 #[map]
 static ADDRESSES: HashMap<MappedAddress, u32> = HashMap::pinned(2 * abi::ADDRESSES_MAX, BPF_F_NO_PREALLOC);
 #[map]
-static SERVICES: HashMap<ServiceKey, u32> = HashMap::pinned(2 * abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
+static SERVICES: HashMap<ServiceKey, ServiceEntry> =
+    HashMap::pinned(2 * abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static FARMS: Array<FarmEntry> = Array::pinned(abi::FARMS_MAX, 0);
 #[map]
@@ -27,7 +30,7 @@ static FARM_LABELS: Array<Label> = Array::pinned(abi::FARMS_MAX, 0);
 #[map]
 static MAGLEV: Array<MaglevTable> = Array::pinned(abi::TABLES_MAX, 0);
 #[map]
-static BACKENDS: Array<BackendEntry> = Array::pinned(abi::BACKENDS_MAX, 0);
+static BACKENDS: Array<BackendEntry> = Array::pinned(abi::BACKENDS_MAX, BPF_F_MMAPABLE);
 #[map]
 static BACKEND_LABELS: Array<BackendLabel> = Array::pinned(abi::BACKENDS_MAX, 0);
 #[map]
@@ -35,149 +38,102 @@ static COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::pinned(abi::BACKEND
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::COUNT, 0);
 #[map]
-static CLOCK: Array<u32> = Array::pinned(1, 0);
+static CONTROL: Array<Control> = Array::pinned(1, BPF_F_MMAPABLE);
 #[map]
-static CONNECTIONS_V4: HashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> =
-    HashMap::pinned(1 << 21, BPF_F_NO_PREALLOC);
+static VIPS: Array<MappedAddress> = Array::pinned(abi::VIPS_MAX, BPF_F_MMAPABLE);
 #[map]
-static CONNECTIONS_V6: HashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> =
-    HashMap::pinned(1 << 21, BPF_F_NO_PREALLOC);
+pub static CONNECTIONS_V4: Array<RawLine> = Array::pinned(1 << 20, BPF_F_MMAPABLE);
 #[map]
-static OPENING_V4: LruHashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> =
-    LruHashMap::pinned(2 * abi::OPENING_MAX, 0);
+pub static CONNECTIONS_V6: Array<RawLine> = Array::pinned(1 << 20, BPF_F_MMAPABLE);
 #[map]
-static OPENING_V6: LruHashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> =
-    LruHashMap::pinned(2 * abi::OPENING_MAX, 0);
+static PORTS: Array<u64> = Array::pinned(abi::PORT_SETS * PORT_WORDS, BPF_F_MMAPABLE);
+/// Words of a [`PortSet`].
+const PORT_WORDS: u32 = (size_of::<PortSet>() / 8) as u32;
+#[map]
+static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::COUNT, 0);
+#[map]
+static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(1, 0);
+
+/// The lines of a connection table less one. The daemon sets it before it loads the program.
+#[unsafe(no_mangle)]
+static LINES_MASK: u32 = (1 << 20) - 1;
+
+/// Answers to refused packets that this CPU has sent in a tick.
+#[repr(C)]
+pub struct Refusals {
+    tick: u32,
+    sent: u32,
+}
 
 #[map]
-static SCRATCH_V4: PerCpuArray<Scratch<[u8; 4]>> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH_V4: PerCpuArray<Scratch<[u8; 4]>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static SCRATCH_V6: PerCpuArray<Scratch<[u8; 16]>> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH_V6: PerCpuArray<Scratch<[u8; 16]>> = PerCpuArray::with_max_entries(1, 0);
 
-/// What opening a connection builds up: too much for the stack's 512 bytes.
+/// A packet on the slow way, and what opening a connection builds up: too much for the stack's 512 bytes, which the functions
+/// that call each other share.
 #[repr(C)]
 pub struct Scratch<A> {
+    /// The flow as it came.
+    pub key: FlowKey<A>,
     /// The flow as the backend sees it.
     pub to: FlowKey<A>,
-    /// The same, reversed: the key of the reverse entry.
+    /// The same, reversed: the key of the reverse line.
     pub reverse: FlowKey<A>,
     /// The flow as the client sees its answers.
     pub back: FlowKey<A>,
-    pub connection: Connection<A>,
+    /// Where `key` belongs in the connection table, and where `reverse` does.
+    pub homes: Homes,
+    pub reverse_homes: Homes,
+    /// Who is to serve the flow.
+    pub choice: Choice,
+    /// The first word of the line that it is to be sent on by, when that was found, and the line's number.
+    pub meta: Meta,
+    pub index: u32,
+    /// The line that the reverse direction of a new connection is to get.
+    pub reverse_index: u32,
+    pub last_resort: LastResort,
+    pub leg: Leg,
+    /// The number of the interface that it came in by.
+    pub interface: u32,
+    /// Bytes of transport header and payload.
+    pub length: u32,
+    /// TCP's; 0 for UDP.
+    pub flags: u32,
 }
 
-/// What differs between IPv4 and IPv6: the program is one text for both.
-pub trait Family {
-    type Addr: Address;
-    type Header: IpHeader<Addr = Self::Addr>;
-
-    /// The head of a packet that an ICMP error quotes: the IP header and 8 bytes.
-    type Quoted: Quote;
-
-    const ETHERTYPE: u16;
-    /// The protocol of this family's ICMP.
-    const ICMP: u8;
-
-    /// "Port unreachable" (RFC 792; RFC 4443, section 3.1) in answer to the flow `key`, by the sum of what it quotes; `length`
-    /// in bytes, header included.
-    fn port_unreachable(key: &FlowKey<Self::Addr>, quote: Delta, length: u16) -> IcmpHeader;
-    fn connections() -> &'static HashMap<FlowKey<Self::Addr>, Connection<Self::Addr>>;
-    fn opening() -> &'static LruHashMap<FlowKey<Self::Addr>, Connection<Self::Addr>>;
-    fn scratch() -> &'static PerCpuArray<Scratch<Self::Addr>>;
-    fn address(backend: &BackendEntry) -> Self::Addr;
-    fn hop(backend: &BackendEntry) -> &NextHop;
+/// A connection whose source port is taken if no other is found.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct LastResort {
+    /// The first word of its reverse line, when that was looked at; 0: there is none.
+    pub meta: u64,
+    pub index: u32,
+    /// How long it has been idle, in ticks, and one.
+    pub idle: u32,
+    pub port: [u8; 2],
+    pub reserved: [u16; 3],
 }
 
-/// Bytes that can be summed.
-pub trait Quote: Sized {
-    const SIZE: usize = size_of::<Self>();
-    fn sum(&self) -> Delta;
+impl LastResort {
+    pub const NONE: Self = Self { meta: 0, index: 0, idle: 0, port: [0; 2], reserved: [0; 3] };
 }
 
-impl<const N: usize> Quote for [u8; N] {
-    #[inline(always)]
-    fn sum(&self) -> Delta {
-        Delta::of(self)
-    }
-}
-
-pub struct V4;
-pub struct V6;
-
-impl Family for V4 {
-    type Addr = [u8; 4];
-    type Header = Ipv4;
-    type Quoted = [u8; Ipv4::SIZE + 8];
-
-    const ETHERTYPE: u16 = Ethernet::IPV4;
-    const ICMP: u8 = protocol::ICMP;
-
-    #[inline(always)]
-    fn port_unreachable(_: &FlowKey<[u8; 4]>, quote: Delta, _: u16) -> IcmpHeader {
-        refusal::icmp(3, 3, quote)
-    }
-
-    #[inline(always)]
-    fn connections() -> &'static HashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> {
-        &CONNECTIONS_V4
-    }
-    #[inline(always)]
-    fn opening() -> &'static LruHashMap<FlowKey<[u8; 4]>, Connection<[u8; 4]>> {
-        &OPENING_V4
-    }
-    #[inline(always)]
-    fn scratch() -> &'static PerCpuArray<Scratch<[u8; 4]>> {
-        &SCRATCH_V4
-    }
-    #[inline(always)]
-    fn address(backend: &BackendEntry) -> [u8; 4] {
-        backend.address_v4
-    }
-    #[inline(always)]
-    fn hop(backend: &BackendEntry) -> &NextHop {
-        &backend.hop_v4
-    }
-}
-
-impl Family for V6 {
-    type Addr = [u8; 16];
-    type Header = Ipv6;
-    type Quoted = [u8; Ipv6::SIZE + 8];
-
-    const ETHERTYPE: u16 = Ethernet::IPV6;
-    const ICMP: u8 = protocol::ICMPV6;
-
-    #[inline(always)]
-    fn port_unreachable(key: &FlowKey<[u8; 16]>, quote: Delta, length: u16) -> IcmpHeader {
-        refusal::icmp(1, 4, quote.and(refusal::pseudo_header(key, protocol::ICMPV6, length)))
-    }
-
-    #[inline(always)]
-    fn connections() -> &'static HashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> {
-        &CONNECTIONS_V6
-    }
-    #[inline(always)]
-    fn opening() -> &'static LruHashMap<FlowKey<[u8; 16]>, Connection<[u8; 16]>> {
-        &OPENING_V6
-    }
-    #[inline(always)]
-    fn scratch() -> &'static PerCpuArray<Scratch<[u8; 16]>> {
-        &SCRATCH_V6
-    }
-    #[inline(always)]
-    fn address(backend: &BackendEntry) -> [u8; 16] {
-        backend.address_v6
-    }
-    #[inline(always)]
-    fn hop(backend: &BackendEntry) -> &NextHop {
-        &backend.hop_v6
-    }
+/// What rewriting needs to know of a packet.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Leg {
+    /// Where the transport header is in the frame.
+    pub transport: u32,
+    pub protocol: u16,
+    pub ttl: u16,
 }
 
 /// This CPU's scratch space, for one run of the program.
 #[inline(always)]
 pub fn scratch<F: Family>() -> Option<&'static mut Scratch<F::Addr>> {
-    // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other, and only `select` asks, once.
+    // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other, and each stage asks for a part of
+    // it and lets it go.
     F::scratch().get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
@@ -206,27 +162,49 @@ pub fn is_backend<A: Address>(address: &A) -> bool {
     address_flags(address) & ADDRESS_BACKEND != 0
 }
 
-/// The number of the farm that serves a flow's destination, or [`NO_FARM`]. A function of its own, for the sake of the
+/// What serves a flow's destination, as [`Service::raw`], or [`Service::NONE`]. A function of its own, for the sake of the
 /// stack, and with a plain number for an answer: the kernel refuses the BTF of niche-packed enums.
 #[inline(never)]
-pub fn farm_id<A: Address>(key: &FlowKey<A>) -> u32 {
+pub fn service<A: Address>(key: &FlowKey<A>) -> u64 {
     let mut service = ServiceKey::new(key.dst.mapped(), key.dst_port, key.protocol);
-    // SAFETY: a u32, read once; the daemon replaces entries whole.
-    if let Some(id) = unsafe { SERVICES.get(&service) } {
-        return *id;
+    // SAFETY: two u16, read once; the daemon replaces entries whole.
+    if let Some(entry) = unsafe { SERVICES.get(&service) } {
+        return Service { farm: entry.farm, vip: entry.vip, wildcard: false }.raw();
     }
     service.port = WILDCARD_PORT;
     // SAFETY: as above.
-    unsafe { SERVICES.get(&service) }.copied().unwrap_or(NO_FARM)
+    match unsafe { SERVICES.get(&service) } {
+        Some(entry) => Service { farm: entry.farm, vip: entry.vip, wildcard: true }.raw(),
+        None => Service::NONE,
+    }
 }
 
-/// Out of the range of farms.
-const NO_FARM: u32 = u32::MAX;
+/// Which farm and which of its VIPs a flow is for.
+#[derive(Clone, Copy)]
+pub struct Service {
+    pub farm: u16,
+    pub vip: u16,
+    /// The farm has all ports, and this is one of them.
+    pub wildcard: bool,
+}
 
-/// `None` for [`NO_FARM`].
+impl Service {
+    pub const NONE: u64 = u64::MAX;
+
+    #[inline(always)]
+    pub fn raw(self) -> u64 {
+        u64::from(self.farm) | u64::from(self.vip) << 16 | u64::from(self.wildcard) << 32
+    }
+    /// Of a number that is not [`Service::NONE`].
+    #[inline(always)]
+    pub fn from_raw(raw: u64) -> Self {
+        Self { farm: raw as u16, vip: (raw >> 16) as u16, wildcard: raw >> 32 & 1 != 0 }
+    }
+}
+
 #[inline(always)]
-pub fn farm(id: u32) -> Option<&'static FarmEntry> {
-    FARMS.get(id)
+pub fn farm(id: u16) -> Option<&'static FarmEntry> {
+    FARMS.get(u32::from(id))
 }
 
 /// The backend in one slot of a table.
@@ -240,10 +218,66 @@ pub fn backend(id: u16) -> Option<&'static BackendEntry> {
     BACKENDS.get(u32::from(id))
 }
 
-/// The time in ticks, as the daemon last wrote it.
+/// A hop that the daemon may be replacing at this moment; `None` if it is.
 #[inline(always)]
-pub fn now() -> u32 {
-    CLOCK.get(0).copied().unwrap_or(0)
+pub fn read_hop(hop: &NextHop) -> Option<NextHop> {
+    let words = (&raw const *hop).cast::<u64>();
+    // SAFETY: two words, aligned in the map's value; volatile, since the first is to be read twice.
+    let (first, second, again) =
+        unsafe { (words.read_volatile(), words.add(1).read_volatile(), words.read_volatile()) };
+    if first == again { Some(NextHop::from_words([first, second])) } else { None }
+}
+
+/// The address of a VIP by its number.
+#[inline(always)]
+pub fn vip(number: u16) -> Option<&'static [u8; 16]> {
+    VIPS.get(u32::from(number))
+}
+
+/// Time, seeds, interfaces. It is always there.
+#[inline(always)]
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get(0)
+}
+
+/// The interface of that number.
+#[inline(always)]
+pub fn interface(control: &'static Control, number: u32) -> Option<&'static Interface> {
+    control.interfaces.get(number as usize)
+}
+
+#[inline(always)]
+pub fn lines_mask() -> u32 {
+    // SAFETY: a static; volatile, since the daemon sets another number before it loads the program.
+    unsafe { core::ptr::read_volatile(&raw const LINES_MASK) }
+}
+
+/// One word of the set of source ports that established connections to a backend have, as far as is known; the word says it of 64
+/// ports. The daemon writes it, too, and a lost bit costs a try.
+#[inline(always)]
+pub fn ports(backend: u16, word: u32) -> Option<*mut u64> {
+    PORTS.get_ptr_mut((u32::from(backend) & (abi::PORT_SETS - 1)) * PORT_WORDS + word)
+}
+
+/// Whether this CPU may answer another refused packet in this tick.
+#[inline(always)]
+pub fn may_refuse(control: &Control) -> bool {
+    let Some(refusals) = REFUSALS.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other.
+    let refusals = unsafe { &mut *refusals };
+    if refusals.tick != control.now {
+        (refusals.tick, refusals.sent) = (control.now, 0);
+    }
+    refusals.sent += 1;
+    refusals.sent <= control.refusals
+}
+
+#[inline(always)]
+pub fn occurred(what: Occurrence) {
+    if let Some(count) = OCCURRENCES.get_ptr_mut(what as u32) {
+        // SAFETY: this CPU's own entry, as above.
+        unsafe { *count += 1 };
+    }
 }
 
 /// This CPU's counters of a backend.

@@ -1,11 +1,12 @@
 //! From bytes to a flow: what kind of packet it is, whose it is, and whether it makes sense.
 
-use lb_common::abi::{FlowKey, NextHop};
+use lb_common::abi::{Control, FlowKey, interface_number};
 use lb_common::verdict::Verdict;
-use lb_common::wire::{Ethernet, IpHeader, Tcp, Udp, protocol};
+use lb_common::wire::{Ethernet, IpHeader, Tcp, Udp, eth, protocol};
 
 use crate::context::Frame;
-use crate::maps::Family;
+use crate::family::Family;
+use crate::maps;
 
 /// A TCP or UDP packet whose headers are whole.
 pub struct Packet<A> {
@@ -24,7 +25,7 @@ pub fn ethertype(frame: &Frame) -> Result<u16, Verdict> {
 }
 
 #[inline(always)]
-pub fn ip<'a, F: Family>(frame: &'a Frame) -> Result<&'a F::Header, Verdict> {
+pub fn ip<F: Family>(frame: &Frame) -> Result<&F::Header, Verdict> {
     frame.view(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)
 }
 
@@ -56,9 +57,18 @@ pub fn packet<F: Family>(frame: &Frame, header: &F::Header) -> Result<Packet<F::
     Ok(Packet { key, transport, length: found.length, flags })
 }
 
-/// The way back to whoever sent the frame.
+/// The number of the interface that the frame came in by, if the frame is addressed to it.
+///
+/// Broadcast, multicast and what a switch floods is not ours to serve; the host's stack knows what to do with it.
 #[inline(always)]
-pub fn sender(frame: &Frame) -> Result<NextHop, Verdict> {
+pub fn own_interface(frame: &Frame, control: &'static Control) -> Result<u32, Verdict> {
+    let ingress = frame.ingress();
+    let number = interface_number(ingress, control.interface_factor);
+    let interface = maps::interface(control, number).ok_or(Verdict::OtherHost)?;
     let ethernet = frame.view::<Ethernet>(0).ok_or(Verdict::NotIp)?;
-    Ok(NextHop { ifindex: frame.ingress(), destination: ethernet.src, source: ethernet.dst })
+    if interface.ifindex == ingress && eth::same(&interface.mac, &ethernet.dst) {
+        Ok(number)
+    } else {
+        Err(Verdict::OtherHost)
+    }
 }

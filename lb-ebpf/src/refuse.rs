@@ -1,47 +1,64 @@
 //! Tells the sender of a packet that nobody serves it, in the place of whoever would have: a TCP reset, or an ICMP "port
 //! unreachable" with the packet's head in it. The answer is no longer than what it answers, or little longer.
 
-use lb_common::abi::{FlowKey, NextHop};
+use aya_ebpf::bindings::xdp_md;
+use lb_common::abi::FlowKey;
 use lb_common::refusal::{self, IcmpHeader, Refused, Segment};
+use lb_common::tcp::flag;
 use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, IpHeader, Tcp, protocol};
 
+use crate::calls::Calls;
 use crate::context::Frame;
-use crate::maps::{Family, Quote as _};
-use crate::parse::Packet;
+use crate::family::{Family, Quote as _};
+use crate::maps::{self, Scratch};
+use crate::work::Work;
 
-/// Makes the frame the answer to itself. Returns the interface to send it by: the one that it came by.
+/// Makes the frame the answer to itself, if this CPU has not answered too many already. A function of its own; see `main`.
 ///
-/// # Errors
-///
-/// [`Verdict::NoConnection`] for what is never answered (resets), [`Verdict::NoBackend`] for what cannot be: datagrams with IP
-/// options, drivers without room in front of a frame.
+/// The verdict is [`Verdict::NoConnection`] for what is never answered (resets), [`Verdict::NoBackend`] for what cannot be: datagrams with IP
+/// options, drivers without room in front of a frame. [`Verdict::RefusalLimited`].
 #[inline(never)]
-pub fn answer<F: Family>(
-    frame: &mut Frame,
-    packet: &Packet<F::Addr>,
-    sender: &NextHop,
-) -> Result<u32, Verdict> {
+pub fn refuse<F: Calls>(context: *mut xdp_md) -> u64 {
+    let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
+    if work.flags() & flag::RST != 0 {
+        return Verdict::NoConnection as u64;
+    }
+    // Answers cost a packet each, and their addressees may never have asked (RFC 4443, section 2.4 (f)).
+    if !maps::may_refuse(work.control) {
+        return Verdict::RefusalLimited as u64;
+    }
+    match write::<F>(&mut work.frame, work.read) {
+        Ok(()) => Verdict::Refused as u64 | u64::from(work.frame.ingress()) << 32,
+        Err(verdict) => verdict as u64,
+    }
+}
+
+/// By the way that the frame came.
+#[inline(always)]
+fn write<F: Calls>(frame: &mut Frame, packet: &Scratch<F::Addr>) -> Result<(), Verdict> {
+    let ethernet = frame.view::<Ethernet>(0).ok_or(Verdict::NotIp)?;
+    let (destination, source) = (ethernet.src, ethernet.dst);
     if packet.key.protocol == protocol::TCP {
         reset::<F>(frame, packet)?;
     } else {
         unreachable::<F>(frame, &packet.key)?;
     }
     let ethernet = frame.edit::<Ethernet>(0).ok_or(Verdict::NotIp)?;
-    ethernet.dst = sender.destination;
-    ethernet.src = sender.source;
+    ethernet.address(&destination, &source);
     ethernet.set_ethertype(F::ETHERTYPE);
-    Ok(sender.ifindex)
+    Ok(())
 }
 
 #[inline(always)]
-fn reset<F: Family>(frame: &mut Frame, packet: &Packet<F::Addr>) -> Result<(), Verdict> {
-    let tcp = frame.view::<Tcp>(packet.transport).ok_or(Verdict::TruncatedTransport)?;
+fn reset<F: Family>(frame: &mut Frame, packet: &Scratch<F::Addr>) -> Result<(), Verdict> {
+    let tcp =
+        frame.view_at::<Tcp>(packet.leg.transport as usize & 0xff).ok_or(Verdict::TruncatedTransport)?;
     let refused = Refused {
         sequence: tcp.sequence(),
         acknowledgment: tcp.acknowledgment(),
         flags: tcp.flags,
-        payload: (packet.length - tcp.header_length()) as u32,
+        payload: packet.length.wrapping_sub(tcp.header_length() as u32),
     };
     let segment = refusal::reset(&packet.key, refused, protocol::TCP).ok_or(Verdict::NoConnection)?;
     let transport = Ethernet::SIZE + F::Header::BARE;

@@ -1,33 +1,110 @@
-//! Who serves a new connection: the farm, the backend by its Maglev table, a source port that is free, two entries.
+//! Who serves a new connection: the farm, and the backend by its Maglev table.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
-use lb_common::abi::{Address, Connection, FlowKey, NO_TABLE, NextHop, TABLE_SIZE};
+use aya_ebpf::bindings::xdp_md;
+use lb_common::abi::{Address as _, BackendEntry, FlowKey, NO_TABLE, TABLE_SIZE};
 use lb_common::hash;
-use lb_common::tcp::{self, Direction, State};
+use lb_common::tcp;
 use lb_common::verdict::Verdict;
 use lb_common::wire::protocol;
 
-use crate::maps::{self, Family, Scratch};
+use crate::calls::Calls;
+use crate::maps::{self, Service};
+use crate::sockets;
+use crate::work::Work;
 
-/// Ports tried for one connection before it is refused: its own first, then a run that starts at its hash.
-const ATTEMPTS: u32 = 32;
-/// The ports that are tried after the client's own: those that are not privileged.
-const FIRST_PORT: u32 = 1024;
+/// A choice, as a number: a function of its own cannot return a structure.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Choice(u64);
 
-/// Opens a connection for the flow `key`: picks its backend, enters both directions, and returns the forward one. It stays
-/// where it is until the program ends.
+/// In a choice: nobody; the verdict stands in the low half.
+const NOBODY: u64 = 1 << 63;
+const SOURCE_IS_VIP: u64 = 1 << 48;
+
+impl Choice {
+    /// # Errors
+    ///
+    /// Why nobody was chosen.
+    #[inline(always)]
+    pub fn check(self) -> Result<Self, Verdict> {
+        if self.0 & NOBODY != 0 { Err(Verdict::from_raw(self.0 as u32)) } else { Ok(self) }
+    }
+    #[inline(always)]
+    pub fn farm(self) -> u16 {
+        self.0 as u16
+    }
+    #[inline(always)]
+    pub fn vip(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+    #[inline(always)]
+    pub fn backend(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+    /// The backend sees the VIP as its client (mode `nat`).
+    #[inline(always)]
+    pub fn source_is_vip(self) -> bool {
+        self.0 & SOURCE_IS_VIP != 0
+    }
+
+    /// The flow `key` as the chosen backend is to see it, its source port aside.
+    #[inline(always)]
+    pub fn translate<F: Calls>(
+        self,
+        entry: &BackendEntry,
+        key: &FlowKey<F::Addr>,
+        to: &mut FlowKey<F::Addr>,
+    ) {
+        *to = *key;
+        to.dst = F::address(entry);
+        if self.source_is_vip() {
+            to.src = key.dst;
+        }
+        if entry.port != [0, 0] {
+            to.dst_port = entry.port;
+        }
+    }
+}
+
+/// Picks a backend for a packet that may open a connection. A function of its own, for the sake of the stack.
 #[inline(never)]
-pub fn open<F: Family>(
-    key: &FlowKey<F::Addr>,
-    flags: u8,
-    client_hop: &NextHop,
-    now: u32,
-) -> Result<&'static Connection<F::Addr>, Verdict> {
-    let opens = key.protocol == protocol::UDP || tcp::opens(flags);
-    let farm_id = maps::farm_id(key);
-    let Some(farm) = maps::farm(farm_id) else { return Err(stranger(key, opens)) };
+fn pick<F: Calls>(context: *mut xdp_md) -> u64 {
+    let Some(work) = Work::<F>::of(context) else { return NOBODY | Verdict::Inconsistent as u64 };
+    match try_pick(&work) {
+        Ok(number) => number,
+        Err(verdict) => NOBODY | verdict as u64,
+    }
+}
+
+/// Picks a backend for a packet that may open a connection.
+#[inline(always)]
+pub fn choose<F: Calls>(work: &Work<F>) -> Choice {
+    Choice(pick::<F>(work.frame.context()))
+}
+
+#[inline(always)]
+fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
+    let key = &work.read.key;
+    let number = maps::service(key);
+    let opens = key.protocol == protocol::UDP || tcp::opens(work.flags());
+    if number == Service::NONE {
+        return Err(stranger::<F>(work));
+    }
+    let service = Service::from_raw(number);
+    let farm = maps::farm(service.farm).ok_or(Verdict::Inconsistent)?;
     if !opens {
-        return Err(Verdict::NoConnection);
+        // Nobody knows the connection: it was forgotten, or it is the host's own.
+        let own = sockets::want(&work.frame, key, false);
+        return Err(if own { Verdict::HostPort } else { Verdict::Refused });
+    }
+    if service.wildcard && key.protocol == protocol::UDP {
+        if sockets::want(&work.frame, key, false) {
+            return Err(Verdict::HostPort);
+        }
+        // A late answer: served, it would go from backend to backend for ever.
+        if maps::is_backend(&key.src) {
+            return Err(Verdict::NoConnection);
+        }
     }
     if key.src.is_impossible_source() || key.src == key.dst {
         return Err(Verdict::BadSource);
@@ -38,78 +115,28 @@ pub fn open<F: Family>(
     if farm.table == NO_TABLE {
         return Err(if farm.refuse != 0 { Verdict::Refused } else { Verdict::NoBackend });
     }
-    let hash = hash::flow(key);
-    let backend_id =
-        maps::backend_at(farm.table, hash::slot(hash, TABLE_SIZE)).ok_or(Verdict::Inconsistent)?;
-    let backend = maps::backend(backend_id).ok_or(Verdict::Inconsistent)?;
-    if F::hop(backend).ifindex == 0 {
+    let slot = hash::slot(hash::flow(key, work.control.flow_seed), TABLE_SIZE);
+    let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
+    let entry = maps::backend(backend).ok_or(Verdict::Inconsistent)?;
+    if F::hop(entry).ifindex == 0 {
         return Err(Verdict::NoNextHop);
     }
-    let Scratch { to, reverse, back, connection } = maps::scratch::<F>().ok_or(Verdict::Inconsistent)?;
-    *to = *key;
-    to.dst = F::address(backend);
-    if farm.source_is_vip != 0 {
-        to.src = key.dst;
-    }
-    if backend.port != [0, 0] {
-        to.dst_port = backend.port;
-    }
-    back.set_reverse_of(key);
-    connection.client_hop = *client_hop;
-    (connection.farm, connection.backend) = (farm_id as u16, backend_id);
-    (connection.last_seen, connection.created) = (now, now);
-    (connection.synack, connection.synack_seen) = (0, 0);
-    (connection.state, connection.fins) = (State::Opening as u8, 0);
-    connection.direction = Direction::Reverse as u8;
-    enter_reverse::<F>(hash, to, reverse, back, connection)?;
-    connection.translation.set(key, to);
-    connection.direction = Direction::Forward as u8;
-    if F::opening().insert(key, &*connection, 0).is_err() {
-        F::opening().remove(&*reverse).ok();
-        return Err(Verdict::TableFull);
-    }
-    Ok(connection)
-}
-
-/// Enters the reverse direction under a source port that no other connection to the same backend has, and leaves that
-/// port in `to`. The insertion itself is the test, so two CPUs cannot take the same port.
-#[inline(always)]
-fn enter_reverse<F: Family>(
-    hash: u32,
-    to: &mut FlowKey<F::Addr>,
-    reverse: &mut FlowKey<F::Addr>,
-    back: &FlowKey<F::Addr>,
-    connection: &mut Connection<F::Addr>,
-) -> Result<(), Verdict> {
-    reverse.set_reverse_of(to);
-    connection.translation.set(reverse, back);
-    let mut candidate = hash::slot(hash.rotate_left(16), 65536 - FIRST_PORT);
-    for _ in 0..ATTEMPTS {
-        if F::opening().insert(&*reverse, &*connection, u64::from(BPF_NOEXIST)).is_ok() {
-            // Whoever is established was half open before: looking here second leaves no gap between the tables.
-            if F::connections().get_ptr(&*reverse).is_none() {
-                return Ok(());
-            }
-            F::opening().remove(&*reverse).ok();
-        }
-        to.src_port = ((FIRST_PORT + candidate) as u16).to_be_bytes();
-        connection.translation.arriving_at(reverse.dst_port, to.src_port);
-        reverse.dst_port = to.src_port;
-        candidate = if candidate + 1 >= 65536 - FIRST_PORT { 0 } else { candidate + 1 };
-    }
-    Err(Verdict::PortsExhausted)
+    let nat = if farm.source_is_vip != 0 { SOURCE_IS_VIP } else { 0 };
+    Ok(u64::from(service.farm) | u64::from(service.vip) << 16 | u64::from(backend) << 32 | nat)
 }
 
 /// The verdict on a packet that no farm serves.
 ///
-/// A backend's late packet must not reach the host's own TCP, which would answer with a reset (RFC 9293, section 3.10.7.1).
+/// A backend's late packet must not reach the host's own TCP, which would answer with a reset (RFC 9293, section 3.10.7.1) though
+/// a connection may be known elsewhere; nor the host's UDP, which would say that the port is closed.
 #[inline(always)]
-fn stranger<A: Address>(key: &FlowKey<A>, opens: bool) -> Verdict {
+fn stranger<F: Calls>(work: &Work<F>) -> Verdict {
+    let key = &work.read.key;
     if !maps::is_vip(&key.dst) {
-        Verdict::NotForVip
-    } else if !opens && maps::is_backend(&key.src) {
-        Verdict::NoConnection
-    } else {
-        Verdict::HostPort
+        return Verdict::NotForVip;
     }
+    if !maps::is_backend(&key.src) || tcp::opens(work.flags()) || sockets::want(&work.frame, key, true) {
+        return Verdict::HostPort;
+    }
+    if key.protocol == protocol::TCP { Verdict::Refused } else { Verdict::NoConnection }
 }

@@ -24,6 +24,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// How long the daemon may take for something that needs no waiting.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// The secret by which flows find their backends.
+const FLOW_SEED: &str = "5eed5eed5eed5eed";
+
 /// The daemon's file: `DROVER_BIN`, else beside the running test.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("DROVER_BIN") {
@@ -51,18 +54,31 @@ impl Daemon {
     /// Writes a configuration for the balancer of `topology` and starts nothing. `mode` is `xdp_mode`; `farms` is the
     /// rest of the file.
     pub fn prepare(topology: &Topology, mode: &str, farms: &str) -> Result<Self> {
+        Self::prepare_on(topology.interfaces(), Some(65536), mode, farms)
+    }
+
+    /// The same for a daemon on these interfaces, with room for so many connections if not for as many as by default.
+    pub fn prepare_on(
+        interfaces: &[&str],
+        connections: Option<u32>,
+        mode: &str,
+        farms: &str,
+    ) -> Result<Self> {
         mount_bpffs()?;
         let folder = tempfile::Builder::new().prefix("drover-test-").tempdir()?;
         let bpffs = Path::new(BPFFS).join(format!("drover-test-{}-{:06x}", std::process::id(), unique()));
         let at = folder.path().display();
-        let interfaces: Vec<String> =
-            topology.interfaces().iter().map(|name| format!("\"{name}\"")).collect();
+        let interfaces: Vec<String> = interfaces.iter().map(|name| format!("\"{name}\"")).collect();
+        let connections = connections.map(|it| format!("connections = {it}\n")).unwrap_or_default();
         let head = format!(
             "[daemon]\ninterfaces = [{}]\nxdp_mode = \"{mode}\"\nsocket = \"{at}/control.sock\"\n\
-             state_dir = \"{at}/state\"\nbpffs_dir = \"{}\"\nconnections = 65536\n\n",
+             state_dir = \"{at}/state\"\nbpffs_dir = \"{}\"\n{connections}\n",
             interfaces.join(", "),
             bpffs.display()
         );
+        // Shares of connections are compared with bounds: the same ones in every run.
+        fs::create_dir(folder.path().join("state"))?;
+        fs::write(folder.path().join("state/flow-seed"), FLOW_SEED)?;
         let daemon = Self { folder, bpffs, head, args: Vec::new(), process: None };
         daemon.write_config(farms)?;
         Ok(daemon)

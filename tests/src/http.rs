@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -91,6 +92,31 @@ impl Client {
         let socket = Socket::from(self.stream.into_inner());
         socket.set_linger(Some(Duration::ZERO)).map_err(failed("close"))
     }
+
+    /// Drops its end of the connection without a word to the other, as a host does that loses its power.
+    pub fn forget(self) -> Result<(), Failure> {
+        forget(self.stream.into_inner()).map_err(failed("close"))
+    }
+
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+}
+
+/// Drops an end of a connection without a word to the other (`TCP_REPAIR`: a socket under repair sends nothing).
+pub fn forget(stream: TcpStream) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads an integer, of the length that it is told.
+    let done = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_REPAIR,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// One request on a connection of its own.

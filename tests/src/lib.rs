@@ -5,7 +5,11 @@
 //! panic included. All of it needs root; nothing of it touches the machine's own interfaces.
 
 pub mod bench;
+pub mod crowd;
 pub mod daemon;
+pub mod distance;
+pub mod flood;
+pub mod frame;
 pub mod http;
 pub mod netns;
 pub mod nginx;
@@ -13,6 +17,13 @@ pub mod pass;
 pub mod scene;
 pub mod server;
 pub mod steady;
+pub mod talker;
 pub mod topology;
 pub mod traffic;
 pub mod wait;
+pub mod wire;
+
+/// Whether tests are to run at their full length, in minutes instead of seconds: the environment says `DROVER_TEST_LONG`.
+pub fn is_long() -> bool {
+    std::env::var_os("DROVER_TEST_LONG").is_some()
+}

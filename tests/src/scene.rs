@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::daemon::Daemon;
 use crate::server::Server;
-use crate::topology::{Arms, Family, Topology};
+use crate::topology::{Arms, Backend, Family, Topology};
 
 /// How often the checks of [`Farm`] look, how long they wait, and how many failures take a backend out.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -28,12 +28,23 @@ pub struct Farm<'a> {
     pub check_port: Option<u16>,
     /// Whether the backends are checked at all.
     pub checked: bool,
+    /// How often, and how long a check waits.
+    pub interval: Duration,
 }
 
 impl<'a> Farm<'a> {
     /// A farm of the first VIPs with every backend.
     pub fn new(name: &'a str, keys: &'a str) -> Self {
-        Self { name, vip: 0, keys, backend_keys: &[], backends: usize::MAX, check_port: None, checked: true }
+        Self {
+            name,
+            vip: 0,
+            keys,
+            backend_keys: &[],
+            backends: usize::MAX,
+            check_port: None,
+            checked: true,
+            interval: INTERVAL,
+        }
     }
 
     /// The table's text.
@@ -50,7 +61,7 @@ impl<'a> Farm<'a> {
         if !self.checked {
             return text + "\n";
         }
-        let milliseconds = INTERVAL.as_millis();
+        let milliseconds = self.interval.as_millis();
         text += &format!(
             "[[farm.check]]\ntype = \"tcp\"\ninterval = \"{milliseconds}ms\"\ntimeout = \"{milliseconds}ms\"\n\
              rise = 1\nfall = {FALL}\n"
@@ -82,8 +93,7 @@ impl Scene {
         farms: impl FnOnce(&Topology) -> String,
     ) -> Result<Self> {
         let topology = Topology::new(arms, backends)?;
-        let start =
-            |backend: &crate::topology::Backend| Server::start(&backend.netns, &backend.name, tcp, udp);
+        let start = |backend: &Backend| Server::start(&backend.netns, &backend.name, tcp, udp);
         let servers = topology.backends.iter().map(start).collect::<Result<Vec<_>>>()?;
         let daemon = Daemon::start(&topology, xdp_mode, &farms(&topology))?;
         Ok(Self { daemon, servers, topology })
@@ -92,5 +102,16 @@ impl Scene {
     /// Two arms, native mode, HTTP on port 80, one farm `web`.
     pub fn web(backends: u8, farm: &Farm<'_>) -> Result<Self> {
         Self::new(Arms::Two, backends, "native", (&[80], &[]), |topology| farm.text(topology))
+    }
+    /// As [`Scene::web`], with room for so many connections.
+    pub fn web_of_size(connections: u32, backends: u8, farm: &Farm<'_>) -> Result<Self> {
+        let topology = Topology::new(Arms::Two, backends)?;
+        let start = |backend: &Backend| Server::start(&backend.netns, &backend.name, &[80], &[]);
+        let servers = topology.backends.iter().map(start).collect::<Result<Vec<_>>>()?;
+        let mut daemon = Daemon::prepare(&topology, "native", &farm.text(&topology))?;
+        daemon.edit_config("connections = 65536", &format!("connections = {connections}"))?;
+        daemon.launch(&topology.balancer)?;
+        daemon.wait_judged()?;
+        Ok(Self { daemon, servers, topology })
     }
 }

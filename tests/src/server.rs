@@ -58,7 +58,8 @@ impl Server {
         }
         for &port in udp {
             // A socket for each address: one for all would answer from an address of the kernel's choice.
-            for address in addresses()? {
+            // An interface may have the same one twice, with another prefix.
+            for address in std::collections::BTreeSet::from_iter(addresses()?) {
                 let socket = UdpSocket::bind(SocketAddr::new(address, port))?;
                 socket.set_read_timeout(Some(Duration::from_millis(50)))?;
                 let shared = Arc::clone(&server.shared);

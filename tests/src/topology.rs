@@ -15,10 +15,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lb_common::wire::eth::Mac;
 
 use crate::netns::Netns;
 use crate::pass;
 use crate::wait::wait_until;
+use crate::wire::{NOTHING, Wire};
 
 /// Where the balancer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +213,16 @@ impl Topology {
             Family::V4 => Ipv4Addr::new(10, 1, 0, 1).into(),
             Family::V6 => Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1).into(),
         }
+    }
+
+    /// The hardware address of the balancer's interface towards the clients.
+    pub fn front_mac(&self) -> Result<Mac> {
+        Ok(Wire::open(&self.balancer, "front", NOTHING)?.mac())
+    }
+
+    /// The last piece of the way to the balancer: the far end of its link towards the clients.
+    pub fn front_link(&self) -> Result<Wire> {
+        Wire::open(self.front()?, &port_of(&self.balancer, "front"), NOTHING)
     }
 
     /// `[[farm.backend]]` tables of all backends, each with its two addresses and `more` lines.

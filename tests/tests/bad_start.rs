@@ -88,6 +88,25 @@ fn a_configuration_that_is_not_there_is_named() {
 }
 
 #[test]
+fn tables_that_do_not_fit_into_the_memory_are_refused_with_the_bytes_they_take() {
+    let (daemon, topology) = prepared();
+    daemon.edit_config("connections = 65536", "connections = 1048576").unwrap();
+    // What the daemon sees of the machine's memory, in a mount namespace of its own.
+    let meminfo = daemon.config().with_file_name("meminfo");
+    std::fs::write(&meminfo, "MemTotal: 1048576 kB\nMemAvailable: 262144 kB\n").unwrap();
+    let script =
+        "mount --make-rprivate / && mount --bind \"$1\" /proc/meminfo && exec \"$2\" run --config \"$3\"";
+    let mut command = topology.balancer.command("timeout");
+    command.args(["--signal=KILL", "10", "unshare", "--mount", "sh", "-c", script, "sh"]);
+    command.arg(&meminfo).arg(binary().unwrap()).arg(daemon.config());
+    let output = command.output().unwrap();
+    for what in ["1048576 connections", "536870912 bytes", "268435456 bytes", "connections = 524288"] {
+        assert_refused(&output, 1, what);
+    }
+    assert_untouched(&topology, &daemon);
+}
+
+#[test]
 fn a_user_without_privileges_is_told_what_is_missing() {
     let (daemon, topology) = prepared();
     let folder = daemon.config();

@@ -85,7 +85,7 @@ fn an_opening_that_nobody_answers_is_forgotten() {
     short.limit = Duration::from_millis(200);
     let tally = short.run(&topology.client).unwrap();
     assert_eq!((tally.total(), tally.failures.len()), (0, 20));
-    assert!(states(&scene).iter().all(|state| state == "opening"), "{:?}", states(&scene));
+    assert!(states(&scene).iter().all(|state| state == "unanswered"), "{:?}", states(&scene));
     wait_states(&scene, FORGOTTEN, &[]);
 }
 

@@ -23,14 +23,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The longest that a dead backend may stay in.
 const OUT: Duration = Duration::from_millis(INTERVAL.as_millis() as u64 * FALL as u64 + 1000);
 
-/// The message of the last event of a kind about a backend.
-fn message(daemon: &Daemon, kind: &str, backend: &str) -> String {
-    let events = daemon.events().unwrap();
-    let found = events.iter().rev().find(|event| event["kind"] == kind && event["backend"] == backend);
-    found.unwrap_or_else(|| panic!("no {kind} of {backend} in {events:?}"))["message"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+/// Waits for an event of a kind about a backend whose message has `phrase`. A backend's end is told when its connections are
+/// cut, and how many they were.
+fn wait_told(daemon: &Daemon, kind: &str, backend: &str, phrase: &str) {
+    let told = |event: &serde_json::Value| {
+        let message = event["message"].as_str().unwrap();
+        event["kind"] == kind && event["backend"] == backend && message.contains(phrase)
+    };
+    wait_until(phrase, LIMIT, || daemon.events().unwrap().iter().any(told)).unwrap();
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_backend_that_dies_is_out_in_time_and_returns() {
     println!("out after {:?}", out - died);
     assert_eq!(daemon.get("/v1/farms/web").unwrap()["status"], "degraded");
     let phrase = format!("BackEnd {}:80 down in farm: 'web'", topology.backends[0].v4);
-    assert!(message(daemon, "backend-down", "b1").contains(&phrase), "{:?}", daemon.events());
+    wait_told(daemon, "backend-down", "b1", &phrase);
     wait_until("the phrase in the log", LIMIT, || daemon.log().contains(&phrase)).unwrap();
     wait_until("traffic after it", LIMIT, || {
         steady.samples().iter().filter(|sample| sample.began > out).count() > 100
@@ -59,7 +59,7 @@ fn a_backend_that_dies_is_out_in_time_and_returns() {
     let server = Server::start(&backend.netns, "b1", &[80], &[]).unwrap();
     daemon.wait_status("web", "b1", "up", OUT).unwrap();
     assert_eq!(daemon.get("/v1/farms/web").unwrap()["status"], "up");
-    assert!(message(daemon, "backend-up", "b1").contains("resurrect in farm: 'web'"));
+    wait_told(daemon, "backend-up", "b1", "resurrect in farm: 'web'");
     let tally = Short::new(target, 200).run(&topology.client).unwrap();
     assert!(tally.failures.is_empty() && tally.of("b1") > 50, "{tally:?}");
     for sample in steady.finish() {

@@ -23,6 +23,8 @@ pub trait Address: Copy + Eq + 'static {
     /// An address that no packet may come from: unspecified, loopback, multicast (RFC 1122, section 3.2.1.3; RFC
     /// 4291, section 2.7), and IPv4's broadcast.
     fn is_impossible_source(&self) -> bool;
+    /// An IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2): it has no business on a wire, and is no VIP there.
+    fn is_mapped(&self) -> bool;
 }
 
 #[inline(always)]
@@ -57,6 +59,10 @@ impl Address for [u8; 4] {
     fn is_impossible_source(&self) -> bool {
         matches!(self[0], 0 | 127 | 224..=239) || *self == [255; 4]
     }
+    #[inline(always)]
+    fn is_mapped(&self) -> bool {
+        false
+    }
 }
 
 impl Address for [u8; 16] {
@@ -90,6 +96,11 @@ impl Address for [u8; 16] {
     fn is_impossible_source(&self) -> bool {
         // ::/127 holds the unspecified address and the loopback address.
         self[0] == 0xff || (self[..15] == [0; 15] && self[15] < 2)
+    }
+    #[inline(always)]
+    fn is_mapped(&self) -> bool {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *self;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == 0 && [i, j, k, l] == [0, 0, 0xff, 0xff]
     }
 }
 
@@ -129,6 +140,25 @@ impl<A: Address> FlowKey<A> {
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
         Self::new(self.dst, self.src, self.dst_port, self.src_port, self.protocol)
+    }
+}
+
+impl FlowKey<[u8; 4]> {
+    /// As it stands in memory: both addresses; ports and protocol. A program that took it apart by bytes would need a register
+    /// for each.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        // SAFETY: of the same size, without padding, and any bit pattern is valid.
+        unsafe { core::mem::transmute(*self) }
+    }
+}
+
+impl FlowKey<[u8; 16]> {
+    /// As it stands in memory: source 2, destination 2; ports and protocol.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 5] {
+        // SAFETY: as above.
+        unsafe { core::mem::transmute(*self) }
     }
 }
 

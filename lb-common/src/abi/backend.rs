@@ -1,6 +1,7 @@
 //! Backends: where their packets go, what they are called, how much they carried.
 
 use super::{MappedAddress, Port};
+use crate::table::{Meta, State};
 use crate::wire::eth::Mac;
 
 /// The Ethernet neighbour that a packet goes to next.
@@ -14,20 +15,87 @@ pub struct NextHop {
     pub source: Mac,
 }
 
-/// A backend as the data plane sees it. The established path reads one next hop of it, a new connection the rest.
+impl NextHop {
+    /// As it stands in memory. Whoever replaces a hop that others read sets the first word to 0, then the second, then the
+    /// first: who reads the first again after the second has never read two hops' halves.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let ([a, b, c, d], [e, f, g, h, i, j], [k, l, m, n, o, p]) =
+            (self.ifindex.to_ne_bytes(), self.destination, self.source);
+        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+    }
+    #[inline(always)]
+    pub const fn from_words([first, second]: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = second.to_ne_bytes();
+        Self {
+            ifindex: u32::from_ne_bytes([a, b, c, d]),
+            destination: [e, f, g, h, i, j],
+            source: [k, l, m, n, o, p],
+        }
+    }
+}
+
+/// How long a connection of a backend may be idle, in ticks, by what state it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct TimeoutTicks {
+    /// TCP, before the handshake is complete.
+    pub syn: u32,
+    pub established: u32,
+    /// One side has sent its FIN.
+    pub half_closed: u32,
+    /// Both have, or one has reset the connection, or it was cut.
+    pub fin: u32,
+    pub udp: u32,
+}
+
+impl TimeoutTicks {
+    /// How long a line may be idle.
+    #[inline(always)]
+    pub const fn of(&self, meta: Meta) -> u32 {
+        if meta.is_udp() {
+            return self.udp;
+        }
+        match meta.state() {
+            State::Unanswered | State::Answered => self.syn,
+            State::Established => self.established,
+            State::HalfClosed => self.half_closed,
+            State::Empty | State::Claimed | State::Leaving | State::OneSided | State::Closed | State::Cut => {
+                self.fin
+            }
+        }
+    }
+}
+
+/// It takes new connections, weight permitting: what a new daemon knows the one before it held to be up by.
+pub const BACKEND_SERVES: u16 = 1;
+/// It takes new connections.
+pub const BACKEND_TAKES: u16 = 2;
+/// It is not known to be down.
+pub const BACKEND_LIVES: u16 = 4;
+/// The configuration names it. One that it does not name any more has only connections of old.
+pub const BACKEND_LISTED: u16 = 8;
+
+/// A backend as the data plane sees it. The first 64 bytes are all that the established path reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct BackendEntry {
     pub hop_v4: NextHop,
     pub hop_v6: NextHop,
+    /// Its farm's.
+    pub timeouts: TimeoutTicks,
+    /// Its farm's number.
+    pub farm: u16,
+    /// `BACKEND_*`.
+    pub flags: u16,
     pub address_v4: [u8; 4],
-    pub address_v6: MappedAddress,
     /// 0: the port that the client used.
     pub port: Port,
-    /// Whether the Maglev table holds it, for user space: health survives a restart of the daemon.
-    pub serving: u16,
+    pub reserved: u16,
+    pub address_v6: MappedAddress,
     /// Fills a cache line.
-    pub reserved: [u8; 8],
+    pub padding: [u64; 6],
 }
 
 /// A name, padded with zeros.
@@ -85,11 +153,11 @@ pub struct BackendCounters {
     pub reset: u64,
 }
 
-const _: () = assert!(size_of::<NextHop>() == 16 && size_of::<BackendEntry>() == 64);
+const _: () = assert!(size_of::<NextHop>() == 16 && size_of::<BackendEntry>() == 128);
 const _: () = assert!(size_of::<BackendLabel>() == 128 && size_of::<BackendCounters>() == 64);
 
 #[cfg(feature = "user")]
-// SAFETY: integers and bytes, any bit pattern valid, no padding (4+6+6, 16+16+4+16+2+2+8).
+// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+2, 16+48).
 unsafe impl aya::Pod for BackendEntry {}
 #[cfg(feature = "user")]
 // SAFETY: bytes.

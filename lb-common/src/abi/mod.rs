@@ -3,18 +3,23 @@
 
 mod address;
 mod backend;
-mod connection;
+mod control;
 mod farm;
 mod service;
 
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
-pub use backend::{BackendCounters, BackendEntry, BackendLabel, Label, NextHop};
-pub use connection::Connection;
+pub use backend::{
+    BACKEND_LISTED, BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BackendCounters, BackendEntry,
+    BackendLabel, Label, NextHop, TimeoutTicks,
+};
+pub use control::*;
 pub use farm::{FarmEntry, MaglevTable, NO_TABLE, TABLE_SIZE};
-pub use service::{ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceKey, WILDCARD_PORT};
+pub use service::{
+    ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey, WILDCARD_PORT,
+};
 
 /// The version of everything in this module. Maps are pinned under it; a daemon adopts those of its own version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, as the kernel and the pins know them (at most 15 bytes).
 pub mod map {
@@ -22,7 +27,7 @@ pub mod map {
     pub const ADDRESS_FILTER: &str = "ADDRESS_FILTER";
     /// [`super::MappedAddress`] -> `u32` flags `ADDRESS_*`.
     pub const ADDRESSES: &str = "ADDRESSES";
-    /// [`super::ServiceKey`] -> `u32` farm id.
+    /// [`super::ServiceKey`] -> [`super::ServiceEntry`].
     pub const SERVICES: &str = "SERVICES";
     /// farm id -> [`super::FarmEntry`].
     pub const FARMS: &str = "FARMS";
@@ -38,14 +43,17 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// verdict -> `u64` packets, per CPU.
     pub const VERDICTS: &str = "VERDICTS";
-    /// `u32` index 0 -> `u32` time in ticks.
-    pub const CLOCK: &str = "CLOCK";
-    /// [`super::FlowKey`] -> [`super::Connection`], the ones with a complete handshake.
+    /// `u32` index 0 -> [`super::Control`].
+    pub const CONTROL: &str = "CONTROL";
+    /// VIP's number -> [`super::MappedAddress`]; zeros: the number is free.
+    pub const VIPS: &str = "VIPS";
+    /// The connection table of a family: line's number -> [`crate::table::RawLine`].
     pub const CONNECTIONS_V4: &str = "CONNECTIONS_V4";
     pub const CONNECTIONS_V6: &str = "CONNECTIONS_V6";
-    /// The same, half open: a table of their own, where a flood can only evict its like.
-    pub const OPENING_V4: &str = "OPENING_V4";
-    pub const OPENING_V6: &str = "OPENING_V6";
+    /// A [`super::PortSet`] for each backend's number modulo [`super::PORT_SETS`], one after another: a word an entry.
+    pub const PORTS: &str = "PORTS";
+    /// [`crate::table::Occurrence`] -> `u64`, per CPU.
+    pub const OCCURRENCES: &str = "OCCURRENCES";
 
     /// All of them.
     pub const ALL: &[&str] = &[
@@ -59,11 +67,12 @@ pub mod map {
         BACKEND_LABELS,
         COUNTERS,
         VERDICTS,
-        CLOCK,
+        CONTROL,
+        VIPS,
         CONNECTIONS_V4,
         CONNECTIONS_V6,
-        OPENING_V4,
-        OPENING_V6,
+        PORTS,
+        OCCURRENCES,
     ];
 }
 
@@ -80,8 +89,14 @@ pub const BACKENDS_MAX: u32 = 16384;
 pub const SERVICES_MAX: u32 = 131_072;
 /// Most VIPs and addresses of backends at once.
 pub const ADDRESSES_MAX: u32 = 32_768;
-/// Most half-open connections, per address family.
-pub const OPENING_MAX: u32 = 65_536;
+/// Most VIPs, those included that no farm has any more but connections still use.
+pub const VIPS_MAX: u32 = 32_768;
+
+/// Which source ports towards a backend established connections have, a bit each: a hint where to look for a free one.
+/// The connection table is the truth.
+pub type PortSet = [u64; 1024];
+/// How many of them there are; backends share them if there are more.
+pub const PORT_SETS: u32 = 512;
 
 /// The unit of time in the maps. The daemon writes the clock; the kernel only reads it, which costs no helper.
 pub const TICK_MILLISECONDS: u32 = 100;

@@ -21,6 +21,16 @@ impl ServiceKey {
     }
 }
 
+/// Who serves a [`ServiceKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct ServiceEntry {
+    /// The farm's number.
+    pub farm: u16,
+    /// The VIP's number, by which connections of IPv6 name it.
+    pub vip: u16,
+}
+
 /// The address is a VIP.
 pub const ADDRESS_VIP: u32 = 1;
 /// The address is a backend's.
@@ -60,11 +70,15 @@ impl AddressFilter {
     }
 }
 
-const _: () = assert!(size_of::<ServiceKey>() == 20 && size_of::<AddressFilter>() == 8192);
+const _: () = assert!(size_of::<ServiceKey>() == 20 && size_of::<ServiceEntry>() == 4);
+const _: () = assert!(size_of::<AddressFilter>() == 8192);
 
 #[cfg(feature = "user")]
 // SAFETY: bytes, no padding (16+2+1+1).
 unsafe impl aya::Pod for ServiceKey {}
+#[cfg(feature = "user")]
+// SAFETY: two u16, no padding.
+unsafe impl aya::Pod for ServiceEntry {}
 #[cfg(feature = "user")]
 // SAFETY: u64 throughout.
 unsafe impl aya::Pod for AddressFilter {}

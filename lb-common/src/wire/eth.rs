@@ -45,4 +45,13 @@ pub fn copy(to: &mut Mac, from: &Mac) {
     to[4..].copy_from_slice(&from[4..]);
 }
 
+/// Whether two addresses are the same, by words.
+#[inline(always)]
+pub fn same(a: &Mac, b: &Mac) -> bool {
+    let words = |mac: &Mac| {
+        (u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]]), u16::from_ne_bytes([mac[4], mac[5]]))
+    };
+    words(a) == words(b)
+}
+
 const _: () = assert!(Ethernet::SIZE == 14 && align_of::<Ethernet>() == 1);

@@ -1,7 +1,6 @@
 //! IPv4 (RFC 791, section 3.1).
 
 use super::{IpHeader, Transport, protocol};
-use crate::abi::Address as _;
 use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
@@ -84,10 +83,27 @@ impl IpHeader for Ipv4 {
         }
     }
 
+    /// Of a header with options, the part without them is not enough: it counts as right, and its receiver judges.
     #[inline(always)]
-    fn redirect(&mut self, src: &[u8; 4], dst: &[u8; 4], delta: Delta) {
-        src.copy_to(&mut self.src);
-        dst.copy_to(&mut self.dst);
+    fn is_intact(&self) -> bool {
+        let [t0, t1] = self.total_length;
+        let [i0, i1] = self.id;
+        let [f0, f1] = self.flags_fragment;
+        let [c0, c1] = self.checksum;
+        let first = Delta::of(&[self.version_ihl, self.tos, t0, t1, i0, i1, f0, f1]);
+        let second = Delta::of(&[self.ttl, self.protocol, c0, c1]);
+        let addresses = Delta::of(&self.src).and(Delta::of(&self.dst));
+        // One's complement of the sum of all is 0.
+        !self.is_bare() || first.and(second).and(addresses).raw() == 0xffff
+    }
+}
+
+impl Ipv4 {
+    /// Sets both addresses and takes one from the TTL, which must not be 0. `delta` is that of the addresses.
+    #[inline(always)]
+    pub fn redirect(&mut self, src: [u8; 4], dst: [u8; 4], delta: Delta) {
+        self.src = src;
+        self.dst = dst;
         self.ttl -= 1;
         self.checksum = delta.and(Delta::TTL_DECREMENT).apply(self.checksum);
     }

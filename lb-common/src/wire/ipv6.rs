@@ -2,7 +2,6 @@
 
 use super::{IpHeader, Transport, protocol};
 use crate::abi::Address as _;
-use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +72,29 @@ impl IpHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn redirect(&mut self, src: &[u8; 16], dst: &[u8; 16], _: Delta) {
-        src.copy_to(&mut self.src);
-        dst.copy_to(&mut self.dst);
+    fn is_intact(&self) -> bool {
+        true
+    }
+}
+
+impl Ipv6 {
+    #[inline(always)]
+    pub fn set_source(&mut self, to: &[u8; 16]) {
+        to.copy_to(&mut self.src);
+    }
+    #[inline(always)]
+    pub fn set_destination(&mut self, to: &[u8; 16]) {
+        to.copy_to(&mut self.dst);
+    }
+    /// The same, from two words as they stand in memory.
+    #[inline(always)]
+    pub fn set_destination_words(&mut self, [high, low]: [u64; 2]) {
+        self.dst[..8].copy_from_slice(&high.to_ne_bytes());
+        self.dst[8..].copy_from_slice(&low.to_ne_bytes());
+    }
+    /// The limit must not be 0.
+    #[inline(always)]
+    pub fn take_hop(&mut self) {
         self.hop_limit -= 1;
     }
 }

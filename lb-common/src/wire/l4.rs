@@ -2,6 +2,7 @@
 
 use crate::abi::Port;
 use crate::checksum::Delta;
+use crate::tcp::flag;
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -38,6 +39,16 @@ impl Tcp {
     pub fn redirect(&mut self, src_port: Port, dst_port: Port, delta: Delta) {
         self.src_port = src_port;
         self.dst_port = dst_port;
+        self.checksum = delta.apply(self.checksum);
+    }
+    /// Turns any segment into an acknowledgment of `number`.
+    #[inline(always)]
+    pub fn set_bare_acknowledgment(&mut self, number: u32) {
+        let flags = Delta::replace(&[self.offset_reserved, self.flags], &[self.offset_reserved, flag::ACK]);
+        let number = number.to_be_bytes();
+        let delta = flags.and(Delta::replace(&self.acknowledgment, &number));
+        self.flags = flag::ACK;
+        self.acknowledgment = number;
         self.checksum = delta.apply(self.checksum);
     }
 }

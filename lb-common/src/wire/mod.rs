@@ -11,7 +11,6 @@ pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use l4::{Tcp, Udp};
 
-use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
 /// Protocol numbers (IANA).
@@ -57,6 +56,6 @@ pub trait IpHeader: Sized {
     /// A header without options for `length` bytes of `protocol`.
     fn bare(src: Self::Addr, dst: Self::Addr, protocol: u8, length: u16) -> Self;
 
-    /// Sets both addresses and takes one from the TTL, which must not be 0. `delta` is that of the addresses.
-    fn redirect(&mut self, src: &Self::Addr, dst: &Self::Addr, delta: Delta);
+    /// Whether the header's own checksum is right; always, where there is none.
+    fn is_intact(&self) -> bool;
 }

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use lb_common::abi::{MappedAddress, NextHop, ServiceKey, WILDCARD_PORT, map_ipv4};
+use lb_common::abi::{
+    MappedAddress, NextHop, ServiceKey, TICK_MILLISECONDS, TimeoutTicks, WILDCARD_PORT, map_ipv4,
+};
 use lb_common::wire::protocol;
 
-use crate::config::model::{Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, WhenAllDown};
+use crate::config::model::{
+    Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, Timeouts, WhenAllDown,
+};
 use crate::state::BackendStatus;
 
 /// Where packets for an address go next, for those addresses where it is known.
@@ -20,6 +25,8 @@ pub struct BackendFacts {
     pub weight: u16,
     /// How much of its weight counts, in percent: less than 100 while it starts slowly.
     pub ramp: u8,
+    /// Its checks fail, whatever an operator has set: one that is drained may be dead.
+    pub failing: bool,
 }
 
 /// Lets only the healthy backends of the lowest priority number serve; the other healthy ones stand by. `facts` are of the
@@ -53,6 +60,8 @@ pub struct Desired {
     pub farms: Vec<DesiredFarm>,
     /// Whether the daemon manages the VIPs' addresses.
     pub manage_vips: bool,
+    /// VIPs that were taken away a short while ago: those who still speak to them are told.
+    pub former_vips: Vec<MappedAddress>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +70,7 @@ pub struct DesiredFarm {
     pub source_is_vip: bool,
     /// Clients are told when nobody serves.
     pub refuse: bool,
+    pub timeouts: TimeoutTicks,
     pub vips: Vec<MappedAddress>,
     pub services: Vec<ServiceKey>,
     pub backends: Vec<DesiredBackend>,
@@ -76,6 +86,15 @@ pub struct DesiredBackend {
     pub weight: u32,
     /// Takes new connections, weight permitting.
     pub serving: bool,
+    /// Not known to be down.
+    pub lives: bool,
+}
+
+impl DesiredBackend {
+    /// Takes new connections: its farm's table names it.
+    pub fn takes(&self) -> bool {
+        self.serving && self.weight > 0
+    }
 }
 
 impl Desired {
@@ -92,18 +111,22 @@ impl Desired {
                     port: backend.port,
                     weight: u32::from(facts.weight) * u32::from(facts.ramp),
                     serving,
+                    // One that is tried in the hope that it lives is held to live.
+                    lives: serving || !(facts.failing || facts.status == BackendStatus::Down),
                 }
             });
             DesiredFarm {
                 name: farm.name.clone(),
                 source_is_vip: farm.mode == Mode::Nat,
                 refuse: farm.when_all_down == WhenAllDown::Refuse,
+                timeouts: ticks(&farm.timeouts),
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),
                 services: services(farm),
                 backends: backends.collect(),
             }
         });
-        Self { farms: farms.collect(), manage_vips: config.daemon.manage_vips }
+        let manage_vips = config.daemon.manage_vips;
+        Self { farms: farms.collect(), manage_vips, former_vips: Vec::new() }
     }
 }
 
@@ -112,6 +135,22 @@ pub fn mapped(address: IpAddr) -> MappedAddress {
     match address {
         IpAddr::V4(v4) => map_ipv4(v4.octets()),
         IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Time-outs as the data plane counts them. No connection is idle for shorter than it may.
+pub fn ticks(timeouts: &Timeouts) -> TimeoutTicks {
+    let ticks = |duration: Duration| {
+        // The longest duration of a configuration is 30 days.
+        let ticks = duration.as_millis().div_ceil(u128::from(TICK_MILLISECONDS));
+        u32::try_from(ticks).unwrap_or(u32::MAX).max(1)
+    };
+    TimeoutTicks {
+        syn: ticks(timeouts.syn),
+        established: ticks(timeouts.established),
+        half_closed: ticks(timeouts.half_closed),
+        fin: ticks(timeouts.fin),
+        udp: ticks(timeouts.udp),
     }
 }
 
@@ -136,7 +175,8 @@ fn services(farm: &Farm) -> Vec<ServiceKey> {
 mod tests {
     use super::*;
     use crate::config::model::Backend;
-    use BackendStatus::{Down, Draining, Standby, Starting, Unchecked, Up};
+    use crate::config::model::{Daemon, XdpMode};
+    use BackendStatus::{Down, Draining, Maintenance, Standby, Starting, Unchecked, Up};
 
     fn farm(priorities: &[u16]) -> Farm {
         let backends = priorities.iter().enumerate().map(|(i, &priority)| Backend {
@@ -150,7 +190,21 @@ mod tests {
     }
 
     fn facts(statuses: &[BackendStatus]) -> Vec<BackendFacts> {
-        statuses.iter().map(|&status| BackendFacts { status, weight: 1, ramp: 100 }).collect()
+        statuses.iter().map(|&status| BackendFacts { status, weight: 1, ramp: 100, failing: false }).collect()
+    }
+
+    fn desired(farm: &Farm, facts: &[BackendFacts]) -> Desired {
+        let daemon = Daemon {
+            interfaces: vec!["eth0".to_owned()],
+            xdp_mode: XdpMode::Auto,
+            socket: "/run/x".into(),
+            socket_group: None,
+            state_dir: "/var/x".into(),
+            bpffs_dir: "/sys/x".into(),
+            connections: None,
+            manage_vips: true,
+        };
+        Desired::of(&Config { daemon, farms: vec![farm.clone()] }, |_| facts.to_vec())
     }
 
     #[test]
@@ -190,5 +244,55 @@ mod tests {
         assert_eq!(serving(&farm, &facts(&[Down, Draining])), [true, false]);
         assert_eq!(serving(&farm, &facts(&[Down, Starting])), [false, false]);
         assert_eq!(serving(&farm, &facts(&[Down, Up])), [false, true]);
+    }
+
+    #[test]
+    fn who_takes_connections_and_who_lives() {
+        // (status, weight) -> (serving, takes, lives), beside one that is up.
+        let table = [
+            ((Up, 1), (true, true, true)),
+            ((Up, 0), (true, false, true)),
+            ((Unchecked, 1), (true, true, true)),
+            ((Starting, 1), (false, false, true)),
+            ((Standby, 1), (false, false, true)),
+            ((Draining, 1), (false, false, true)),
+            ((Maintenance, 1), (false, false, true)),
+            ((Down, 1), (false, false, false)),
+        ];
+        for ((status, weight), expected) in table {
+            let mut facts = facts(&[status, Up]);
+            facts[0].weight = weight;
+            let [backend, _] = &desired(&farm(&[0, 0]), &facts).farms[0].backends[..] else { panic!() };
+            assert_eq!((backend.serving, backend.takes(), backend.lives), expected, "{status:?} {weight}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_whole_ticks_and_never_shorter_than_asked_for() {
+        let default = Timeouts::default();
+        let expected = TimeoutTicks { syn: 100, established: 74_400, half_closed: 2400, fin: 100, udp: 1200 };
+        assert_eq!(ticks(&default), expected);
+        let thirty_days = 30 * 24 * 3_600_000;
+        for (milliseconds, expected) in
+            [(0, 1), (1, 1), (99, 1), (100, 1), (101, 2), (thirty_days, 25_920_000)]
+        {
+            let timeouts = Timeouts { half_closed: Duration::from_millis(milliseconds), ..default };
+            assert_eq!(ticks(&timeouts).half_closed, expected, "{milliseconds} ms");
+        }
+        let farm = Farm { timeouts: Timeouts { udp: Duration::from_secs(1), ..default }, ..farm(&[0]) };
+        assert_eq!(desired(&farm, &facts(&[Up])).farms[0].timeouts.udp, 10);
+    }
+
+    #[test]
+    fn those_that_are_tried_live() {
+        let mut farm = farm(&[0, 0]);
+        let lives = |farm: &Farm, statuses: &[BackendStatus]| -> Vec<bool> {
+            let desired = desired(farm, &facts(statuses));
+            desired.farms[0].backends.iter().map(|backend| backend.lives).collect()
+        };
+        assert_eq!(lives(&farm, &[Down, Down]), [false, false]);
+        farm.when_all_down = WhenAllDown::TryAll;
+        assert_eq!(lives(&farm, &[Down, Down]), [true, true]);
+        assert_eq!(lives(&farm, &[Down, Up]), [false, true]);
     }
 }

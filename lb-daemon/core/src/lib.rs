@@ -5,10 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-pub mod ageing;
 pub mod config;
 pub mod desired;
 pub mod diff;
 pub mod health;
 pub mod maglev;
+pub mod quota;
+pub mod sizing;
 pub mod state;

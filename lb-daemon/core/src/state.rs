@@ -1,6 +1,7 @@
 //! The state that the daemon publishes: one immutable snapshot after each change, in plain data.
 
 mod checks;
+pub mod tables;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::config::model::{BackendName, Config, FarmName};
 
 pub use checks::{CheckLoad, CheckReport, CheckRun, CheckVerdict, Histogram, ResultRecord};
+pub use tables::{Occurrences, Tables};
 
 /// What an operator has asked of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,6 +135,7 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     pub config_path: String,
     pub interfaces: Vec<InterfaceState>,
+    pub tables: Tables,
     /// In the configuration's order.
     pub farms: Vec<FarmState>,
 }
@@ -229,6 +232,8 @@ pub enum EventKind {
     ConnectionsCut,
     NextHop,
     Interface,
+    /// A connection table is nearly full, or no longer.
+    ConnectionTable,
 }
 
 impl EventKind {
@@ -244,6 +249,7 @@ impl EventKind {
             Self::ConnectionsCut => "connections-cut",
             Self::NextHop => "next-hop",
             Self::Interface => "interface",
+            Self::ConnectionTable => "connection-table",
         }
     }
 }
@@ -298,7 +304,7 @@ pub struct Connection {
     pub source: SocketAddr,
     pub farm_id: u16,
     pub backend_id: u16,
-    /// `opening`, `established`, `closing` or `closed`.
+    /// As the connection table names it: `unanswered`, `answered`, `one-sided`, `established`, `half-closed`, `closed`.
     pub state: &'static str,
     pub age: Duration,
     pub idle: Duration,

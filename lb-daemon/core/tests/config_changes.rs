@@ -42,7 +42,7 @@ fn config() -> Config {
             socket_group: None,
             state_dir: "/var/lib/drover".into(),
             bpffs_dir: "/sys/fs/bpf/drover".into(),
-            connections: 65536,
+            connections: None,
             manage_vips: true,
         },
         farms: vec![farm("web"), farm("dns")],
@@ -77,7 +77,14 @@ fn each_change_is_one_line() {
         ),
         (|c| c.farms[0].protocols.udp = true, &["farm 'web': protocol tcp -> tcp, udp"]),
         (|c| c.farms[0].mode = Mode::Dnat, &["farm 'web': mode nat -> dnat"]),
-        (|c| c.farms[0].timeouts.udp = Duration::from_secs(90), &["farm 'web': timeouts.udp 1m -> 1m30s"]),
+        (|c| c.farms[0].timeouts.udp = Duration::from_secs(90), &["farm 'web': timeouts.udp 2m -> 1m30s"]),
+        (
+            |c| {
+                c.farms[0].timeouts.established = Duration::from_secs(3600);
+                c.farms[0].timeouts.half_closed = Duration::from_secs(60);
+            },
+            &["farm 'web': timeouts.established 2h4m -> 1h", "farm 'web': timeouts.half_closed 4m -> 1m"],
+        ),
         (|c| c.farms[0].enabled = false, &["farm 'web': disabled"]),
         (
             |c| c.farms[0].checks.clear(),
@@ -126,6 +133,10 @@ fn each_change_is_one_line() {
             &["farm 'web': on_change none -> \"tell\", \"me now\" as nobody within 10s"],
         ),
         (|c| c.farms[0].backends[1].priority = 5, &["farm 'web': backend '10.0.0.12': priority 0 -> 5"]),
+        (
+            |c| c.daemon.connections = Some(65_536),
+            &["daemon: connections by the machine's memory -> 65536 (after a restart)"],
+        ),
         (|c| c.daemon.manage_vips = false, &["daemon: manage_vips true -> false"]),
         (
             |c| c.daemon.interfaces.push("eth1".to_owned()),
@@ -291,7 +302,7 @@ fn what_a_reload_cannot_change_is_named() {
         socket_group: Some("x".to_owned()),
         state_dir: "/var/other".into(),
         bpffs_dir: "/sys/other".into(),
-        connections: 2048,
+        connections: Some(2048),
         manage_vips: false,
     };
     new.farms.clear();

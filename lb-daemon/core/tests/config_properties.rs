@@ -5,7 +5,7 @@ use lb_core::config::{Position, changes, needs_restart, read};
 use proptest::prelude::*;
 
 /// Words that mean something somewhere, so that trees get past the first look.
-const WORDS: [&str; 90] = [
+const WORDS: [&str; 91] = [
     "daemon",
     "farm",
     "backend",
@@ -28,6 +28,7 @@ const WORDS: [&str; 90] = [
     "rise",
     "fall",
     "syn",
+    "half_closed",
     "udp",
     "connections",
     "socket",

@@ -6,7 +6,7 @@ use axum::extract::State;
 use super::Api;
 use super::extract::ConfigBody;
 use super::problem::Problem;
-use super::types::{Changes, ConfigAnswer};
+use super::types::{Changes, ConfigAnswer, ConfigSettings};
 use crate::handle::{Command, Format};
 
 /// The configuration in force
@@ -22,7 +22,9 @@ pub(super) async fn get_config(State(api): State<Api>) -> Result<Json<ConfigAnsw
         Format::Toml => "toml",
         Format::Json => "json",
     };
-    let config = (&*api.handle.snapshot().config).into();
+    let snapshot = api.handle.snapshot();
+    let mut config = ConfigSettings::from(&*snapshot.config);
+    config.daemon.connections.get_or_insert(snapshot.tables.connections);
     Ok(Json(ConfigAnswer { format: format.to_owned(), text, config }))
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use lb_core::state::{BackendState, BackendStatus, FarmState, FarmStatus, Histogram, Snapshot, Traffic};
+use lb_core::state::{
+    BackendState, BackendStatus, FarmState, FarmStatus, Histogram, Occurrences, Snapshot, Traffic,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -17,6 +19,7 @@ use prometheus_client::registry::Registry;
 use super::Api;
 use super::check_metrics::{self, ConstHistogram};
 use super::problem::Problem;
+use super::table_metrics;
 use super::types::farm_traffic;
 use crate::handle::ChecksTold;
 
@@ -43,14 +46,20 @@ const BACKEND_STATUSES: [BackendStatus; 7] = [
 )]
 pub(super) async fn get_metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let dataplane = api.handle.dataplane.clone();
-    let verdicts = tokio::task::spawn_blocking(move || dataplane.verdicts())
+    let read = move || Ok::<_, anyhow::Error>((dataplane.verdicts()?, dataplane.occurrences()?));
+    let (verdicts, occurrences) = tokio::task::spawn_blocking(read)
         .await
         .map_err(|error| Problem::failed(format!("reading the counters broke off: {error}")))?
         .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
     // A daemon that is stopping has counters, but no checks any more.
     let checks = api.handle.checks.tell(None, None, 0).await.unwrap_or_default();
     let mut registry = Registry::with_prefix("drover");
-    registry.register_collector(Box::new(Scrape { snapshot: api.handle.snapshot(), checks, verdicts }));
+    registry.register_collector(Box::new(Scrape {
+        snapshot: api.handle.snapshot(),
+        checks,
+        verdicts,
+        occurrences,
+    }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .map_err(|error| Problem::failed(format!("the metrics cannot be written: {error}")))?;
@@ -63,6 +72,7 @@ struct Scrape {
     snapshot: Arc<Snapshot>,
     checks: ChecksTold,
     verdicts: Vec<(&'static str, u64)>,
+    occurrences: Occurrences,
 }
 
 impl Collector for Scrape {
@@ -71,6 +81,7 @@ impl Collector for Scrape {
         self.node(&mut to)?;
         self.farms(&mut to)?;
         self.backends(&mut to)?;
+        table_metrics::write(&self.snapshot.tables, &self.occurrences, &mut to)?;
         check_metrics::write(&self.checks, &mut to)?;
         let verdicts = self.verdicts.iter().map(|&(verdict, packets)| ([("verdict", verdict)], packets));
         to.counters("verdict_packets", "Packets seen by the XDP program, by what became of them", verdicts)
@@ -206,6 +217,12 @@ impl Writer<'_> {
         self.metrics(name, help, values, ConstCounter::new)
     }
 
+    /// A counter that there is one of.
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        counter.encode(self.encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+    }
+
     pub(super) fn gauges<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -216,7 +233,7 @@ impl Writer<'_> {
     }
 
     /// A gauge that there is one of.
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let gauge = constant(value);
         gauge.encode(self.encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
     }

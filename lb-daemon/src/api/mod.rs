@@ -14,6 +14,7 @@ mod metrics;
 mod problem;
 mod server;
 mod status;
+mod table_metrics;
 pub mod types;
 
 use std::sync::Arc;

@@ -4,14 +4,20 @@ use axum::Json;
 use axum::extract::State;
 
 use super::Api;
+use super::problem::Problem;
 use super::types::Status;
 use crate::clock;
 
-/// The node: version, uptime, interfaces and counts
+/// The node: version, uptime, interfaces, counts and the connection table
 #[utoipa::path(
     get, path = "/v1/status", tag = "state",
     responses((status = 200, description = "The node", body = Status))
 )]
-pub(super) async fn get_status(State(api): State<Api>) -> Json<Status> {
-    Json(Status::new(&api.handle.snapshot(), clock::wall()))
+pub(super) async fn get_status(State(api): State<Api>) -> Result<Json<Status>, Problem> {
+    let occurrences = api
+        .handle
+        .dataplane
+        .occurrences()
+        .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
+    Ok(Json(Status::new(&api.handle.snapshot(), &occurrences, clock::wall())))
 }

@@ -6,11 +6,12 @@
 mod check;
 mod farm;
 mod settings;
+mod table;
 
 use std::time::{Duration, SystemTime};
 
 use lb_core::config::ConfigError;
-use lb_core::state::{self, Snapshot};
+use lb_core::state::{self, Occurrences, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +28,7 @@ pub use settings::{
     BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, HookSettings,
     PassiveSettings, TimeoutSettings,
 };
+pub use table::{ConnectionTable, FamilyTable};
 
 /// RFC 3339 in UTC, to the millisecond.
 pub fn timestamp(time: SystemTime) -> String {
@@ -51,10 +53,11 @@ pub struct Status {
     pub config_path: String,
     pub interfaces: Vec<Interface>,
     pub counts: Counts,
+    pub connection_table: ConnectionTable,
 }
 
 impl Status {
-    pub fn new(snapshot: &Snapshot, now: SystemTime) -> Self {
+    pub fn new(snapshot: &Snapshot, occurrences: &Occurrences, now: SystemTime) -> Self {
         Self {
             version: snapshot.version.to_owned(),
             started: timestamp(snapshot.started),
@@ -63,6 +66,7 @@ impl Status {
             config_path: snapshot.config_path.clone(),
             interfaces: snapshot.interfaces.iter().map(Interface::new).collect(),
             counts: Counts::new(snapshot),
+            connection_table: ConnectionTable::new(&snapshot.tables, occurrences),
         }
     }
 }
@@ -149,7 +153,7 @@ pub struct Connections {
 pub struct Connection {
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// `opening`, `established`, `closing` or `closed`.
+    /// `unanswered`, `answered`, `one-sided`, `established`, `half-closed` or `closed`.
     pub state: String,
     pub client: String,
     /// What the client connected to.

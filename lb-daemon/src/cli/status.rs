@@ -2,9 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use lb_core::sizing;
+use lb_core::state::tables::is_crowded;
+
 use super::text::{self, Style, Tone};
 use super::{Context, Failure, view};
-use crate::api::types::{Farms, Interface, Status};
+use crate::api::types::{ConnectionTable, FamilyTable, Farms, Interface, Status};
 use crate::clock;
 
 pub async fn run(context: &Context) -> Result<String, Failure> {
@@ -27,6 +30,7 @@ fn screen(status: &Status, farms: &Farms, style: Style, now: SystemTime) -> Stri
     for interface in &status.interfaces {
         screen += &interface_line(interface, style);
     }
+    screen += &table_lines(&status.connection_table, style);
     for farm in &farms.farms {
         screen.push('\n');
         screen += &view::farm(farm, style, now);
@@ -75,6 +79,28 @@ fn interface_line(interface: &Interface, style: Style) -> String {
     // IFNAMSIZ leaves 15 characters for a name.
     format!("{marker} {:15}  XDP {:7}  MTU {:5}  {up}\n", interface.name, interface.xdp_mode, interface.mtu)
 }
+
+/// How full the connection table is; and, if there is anything to say, what it had to refuse and does about it.
+fn table_lines(table: &ConnectionTable, style: Style) -> String {
+    let name = |family: &FamilyTable| family.family.replace("ip", "IP");
+    let full = table.families.iter().map(|family| {
+        let text = format!("{} {}% full", name(family), family.load_percent);
+        style.paint(if is_crowded(false, family.load_percent) { Tone::Bad } else { Tone::Plain }, &text)
+    });
+    let crowded = table.families.iter().any(|family| is_crowded(false, family.load_percent));
+    let marker = if crowded { style.paint(Tone::Bad, "!") } else { " ".to_owned() };
+    let (full, memory) = (full.collect::<Vec<_>>().join(", "), sizing::text(table.bytes));
+    let line = format!("{marker} {:15}  {full}; for {}, {memory}\n", "connections", table.connections);
+    let refused = (table.refused > 0).then(|| format!("{} refused for want of a line", table.refused));
+    let measures = table.families.iter().flat_map(|family| {
+        family.measures.iter().map(move |measure| format!("{measure} ({})", name(family)))
+    });
+    let more: Vec<String> = refused.into_iter().chain(measures).collect();
+    line + &text::wrap(&more.join("; "), DETAILS)
+}
+
+/// Where the details of a line begin, after marker and name.
+const DETAILS: usize = 19;
 
 #[cfg(test)]
 #[path = "status_tests.rs"]

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::api::types::{
-    AdminState, Backend, BackendStatus, CheckSettings, Counts, Directions, Farm, FarmStatus, TimeoutSettings,
+    AdminState, Backend, BackendStatus, CheckSettings, ConnectionTable, Counts, Directions, FamilyTable,
+    Farm, FarmStatus, TimeoutSettings,
 };
 
 const PLAIN: Style = Style { colour: false };
@@ -30,6 +31,24 @@ fn status(counts: Counts) -> Status {
         config_path: "/etc/drover/drover.toml".to_owned(),
         interfaces: vec![interface("eth0", "native", true), interface("eth1", "generic", false)],
         counts,
+        connection_table: table(12),
+    }
+}
+
+/// One that is full to so many percent, for IPv4.
+fn table(load_percent: u64) -> ConnectionTable {
+    let family = |family: &str, load_percent| FamilyTable {
+        family: family.to_owned(),
+        lines: 100,
+        lines_used: load_percent,
+        load_percent,
+        measures: Vec::new(),
+    };
+    ConnectionTable {
+        connections: 1_048_576,
+        bytes: 512 << 20,
+        families: vec![family("ipv4", load_percent), family("ipv6", 0)],
+        ..ConnectionTable::default()
     }
 }
 
@@ -43,7 +62,13 @@ fn farm(name: &str, status: FarmStatus, backends: Vec<Backend>) -> Farm {
         protocol: vec!["tcp".to_owned()],
         mode: "nat".to_owned(),
         scheduler: "maglev".to_owned(),
-        timeouts: TimeoutSettings { syn: second(), established: second(), fin: second(), udp: second() },
+        timeouts: TimeoutSettings {
+            syn: second(),
+            established: second(),
+            half_closed: second(),
+            fin: second(),
+            udp: second(),
+        },
         enabled: true,
         checks: Vec::<CheckSettings>::new(),
         connections: backends.iter().map(|backend| backend.connections).sum(),
@@ -98,6 +123,7 @@ fn one_screen_tells_what_is_wrong() {
 drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
   eth0             XDP native   MTU  1500  up
 ! eth1             XDP generic  MTU  1500  DOWN
+  connections      IPv4 12% full, IPv6 0% full; for 1048576, 512 MiB
 
 ! web  DEGRADED
     192.0.2.10; tcp ports 80, 443; nat; 12 connections
@@ -151,6 +177,19 @@ fn what_does_not_fit_is_wrapped_and_never_cut() {
 }
 
 #[test]
+fn a_table_that_is_nearly_full_catches_the_eye() {
+    let mut full = ConnectionTable { refused: 7, ..table(80) };
+    full.families[0].measures = vec!["UDP has its share".to_owned(), "handshakes give way".to_owned()];
+    let expected = "\
+! connections      IPv4 80% full, IPv6 0% full; for 1048576, 512 MiB
+                   7 refused for want of a line; UDP has its share (IPv4);
+                   handshakes give way (IPv4)
+";
+    assert_eq!(table_lines(&full, PLAIN), expected);
+    assert!(table_lines(&full, Style { colour: true }).contains("\x1b[1;31mIPv4 80% full\x1b[0m"));
+}
+
+#[test]
 fn nothing_configured_is_said_with_what_to_do() {
     let expected = "\
 no farms: nothing is balanced. Add one to /etc/drover/drover.toml, then `drover
@@ -159,6 +198,7 @@ reload`
 drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
   eth0             XDP native   MTU  1500  up
 ! eth1             XDP generic  MTU  1500  DOWN
+  connections      IPv4 12% full, IPv6 0% full; for 1048576, 512 MiB
 ";
     assert_eq!(screen(&status(Counts::default()), &Farms { farms: vec![] }, PLAIN, now()), expected);
     let empty = farm("web", FarmStatus::Down, vec![]);

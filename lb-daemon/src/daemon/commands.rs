@@ -6,6 +6,7 @@ use lb_core::config::model::{BackendName, Config, FarmName};
 use lb_core::config::{changes, needs_restart};
 use lb_core::state::{AdminState, ConnectionFilter, EventKind, EventLevel};
 
+use super::departed::stays;
 use super::{Daemon, describe};
 use crate::config;
 use crate::handle::{BackendPatch, Changes, Command, Format, Refusal, Reply};
@@ -117,9 +118,11 @@ impl Daemon {
         };
         let planned = self.consequences(&new);
         let old = std::mem::replace(&mut self.config, Arc::new(new));
+        let gone = self.remember_vips(&old);
         let done = self.bring_in(&text, write).await;
         if let Err(error) = done {
             self.config = old;
+            self.former_vips.retain(|vip, _| !gone.contains(vip));
             self.follow();
             return Err(self.refused(Refusal::Failed(format!("{error:#}"))));
         }
@@ -128,6 +131,8 @@ impl Daemon {
             tracing::warn!("{error:#}");
         }
         self.place_vips().await;
+        self.remember_departed(&old);
+        self.cut_vips(gone);
         self.watch_backends(false);
         let message = match &planned.lines[..] {
             [] => format!("configuration {} applied: nothing new", self.generation),
@@ -175,19 +180,9 @@ impl Daemon {
 
     /// What becoming `new` would do.
     fn consequences(&self, new: &Config) -> Changes {
-        let stays = |farm: &FarmName, backend: &lb_core::config::model::Backend| {
-            new.farm(farm.as_str()).is_some_and(|farm| {
-                let same = |other: &lb_core::config::model::Backend| {
-                    other.name == backend.name
-                        && other.address == backend.address
-                        && other.port == backend.port
-                };
-                farm.enabled && farm.backends.iter().any(same)
-            })
-        };
         let pairs = self.config.farms.iter().flat_map(|farm| farm.backends.iter().map(move |b| (farm, b)));
         let orphaned_connections = pairs
-            .filter(|(farm, backend)| !stays(&farm.name, backend))
+            .filter(|(farm, backend)| !stays(new, farm, backend))
             .filter_map(|(farm, backend)| self.sweep.live.get(&self.backend_id(farm, backend)?))
             .sum();
         Changes { generation: self.generation, lines: changes(&self.config, new), orphaned_connections }
@@ -197,8 +192,8 @@ impl Daemon {
     fn cut(&self, filter: ConnectionFilter, reply: Reply<u64>) {
         let (reader, events) = (self.reader.clone(), self.events.clone());
         tokio::task::spawn_blocking(move || {
-            let result = reader.cut(&filter).map_err(|error| Refusal::Failed(format!("{error:#}")));
-            if let Ok(cut @ 1..) = result {
+            let cut = reader.cut(&filter);
+            if cut > 0 {
                 let message = format!("{} cut by an operator", describe::count(cut, "connection"));
                 tracing::info!("{message}");
                 let time = crate::clock::wall();
@@ -206,7 +201,7 @@ impl Daemon {
                     log.push(time, EventLevel::Info, EventKind::ConnectionsCut, None, None, message)
                 });
             }
-            reply.send(result).ok();
+            reply.send(Ok(cut)).ok();
         });
     }
 }

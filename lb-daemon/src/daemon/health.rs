@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendLabel, Label};
+use lb_common::abi::{BACKEND_SERVES, BackendLabel, Label};
 use lb_core::config::model::{Backend, BackendName, Farm, FarmName, OnDown, WhenAllDown};
 use lb_core::desired::{BackendFacts, rank};
 use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
@@ -26,11 +26,21 @@ struct Turn {
 /// A backend that went down.
 #[derive(Debug)]
 pub(super) struct Down {
-    key: BackendKey,
-    reason: String,
+    pub key: BackendKey,
+    pub reason: String,
     /// Whether its connections are cut, and how many they are.
-    cut: bool,
-    connections: u64,
+    pub cut: bool,
+    pub connections: u64,
+    /// Who it was, if the configuration no longer has it.
+    pub former: Option<String>,
+}
+
+impl Down {
+    /// What becomes of its connections.
+    pub fn fate(&self) -> String {
+        let connections = describe::count(self.connections, "connection");
+        if self.cut { format!("{connections} cut") } else { format!("it keeps {connections}") }
+    }
 }
 
 impl Daemon {
@@ -40,7 +50,8 @@ impl Daemon {
             let key = (farm.name.clone(), backend.name.clone());
             let weight = self.overrides.get(&farm.name, &backend.name).weight.unwrap_or(backend.weight);
             let ramp = self.ramps.get(&key).map_or(100, |(_, percent)| *percent);
-            BackendFacts { status: self.status(farm, &key), weight, ramp }
+            let failing = self.health.get(&key).is_some_and(|health| health.status == Judgement::Down);
+            BackendFacts { status: self.status(farm, &key), weight, ramp, failing }
         });
         let mut facts: Vec<BackendFacts> = facts.collect();
         rank(farm, &mut facts);
@@ -81,7 +92,8 @@ impl Daemon {
     /// Whether the daemon before this one sent traffic to a backend.
     fn was_serving(&self, farm: &Farm, backend: &Backend) -> bool {
         let id = self.backend_id(farm, backend);
-        id.and_then(|id| self.observed.backends.get(&id)).is_some_and(|(_, entry)| entry.serving != 0)
+        let found = id.and_then(|id| self.observed.backends.get(&id));
+        found.is_some_and(|(_, entry)| entry.flags & BACKEND_SERVES != 0)
     }
 
     /// Backends that the daemon before this one held to be up stay up until a check says otherwise.
@@ -103,13 +115,14 @@ impl Daemon {
     /// Tells the checks what to probe. `adopting`: the board knows nothing yet, the maps may.
     pub(super) fn watch_backends(&mut self, adopting: bool) {
         let config = self.config.clone();
-        let targets = targets(&config, |farm, backend, _| {
+        let mut targets = targets(&config, |farm, backend, _| {
             let found = if adopting { self.find(farm, backend) } else { None };
             found.is_some_and(|(farm, backend)| self.was_serving(farm, backend))
         });
         let watched: BTreeSet<_> =
             targets.iter().map(|target| (target.farm.clone(), target.backend.clone())).collect();
         self.health.retain(|key, _| watched.contains(key));
+        targets.extend(self.departed_targets());
         self.runner.set_targets(targets);
     }
 
@@ -137,6 +150,9 @@ impl Daemon {
 
     /// Notes a report; the turn of a status that it tells of, if there is one.
     fn take_report(&mut self, report: BackendHealth) -> Option<Turn> {
+        if self.judge_departed(&report) {
+            return None;
+        }
         let BackendHealth { farm, backend, status, reason, since } = report;
         // The configuration may have changed while the report was on its way.
         let slow_start = self.find(&farm, &backend)?.0.slow_start;
@@ -172,32 +188,38 @@ impl Daemon {
         let down = keys.into_iter().filter_map(|(key, reason)| {
             let (farm, backend) = self.find(&key.0, &key.1)?;
             let id = self.backend_id(farm, backend)?;
-            Some((id, Down { cut: farm.on_down == OnDown::Cut, key, reason, connections: 0 }))
+            let cut = farm.on_down == OnDown::Cut;
+            Some((id, Down { cut, key, reason, connections: 0, former: None }))
         });
-        let mut down: BTreeMap<u16, Down> = down.collect();
+        self.cut_and_tell(down.collect());
+    }
+
+    /// The same for backends by number.
+    pub(super) fn cut_and_tell(&self, mut down: BTreeMap<u16, Down>) {
         if down.is_empty() {
             return;
         }
-        // Beside the loop, and in one go for all of them: a large table takes a while. The events follow when it is done.
-        let (reader, done) = (self.reader.clone(), self.cut.clone());
+        // Beside the loop, and in one go for all of them: a large table takes a while. The events follow when it is done. If a
+        // farm then tries all its backends, those who come by that are not meant.
+        let (reader, done, now) = (self.reader.clone(), self.cut.clone(), self.clock.ticks());
         tokio::task::spawn_blocking(move || {
-            let result = reader.cut_if(|connection| match down.get_mut(&connection.backend_id) {
+            reader.cut_backends(now, |backend| match down.get_mut(&backend) {
                 Some(down) => {
                     down.connections += 1;
                     down.cut
                 }
                 None => false,
             });
-            if let Err(error) = result {
-                tracing::error!("cannot cut the connections of backends that are down: {error:#}");
-            }
             // The daemon may have stopped meanwhile.
             down.into_values().for_each(|down| drop(done.send(down)));
         });
     }
 
     pub(super) fn tell_down(&self, down: &Down) {
-        let Down { key, reason, cut, connections } = down;
+        let Down { key, reason, former, .. } = down;
+        if let Some(who) = former {
+            return self.tell_departed_down(down, who);
+        }
         let Some((config, _)) = self.find(&key.0, &key.1) else { return };
         let Some(phrase) = self.phrase(key, "down", reason) else { return };
         let facts = self.facts(config);
@@ -209,9 +231,7 @@ impl Daemon {
             ([], WhenAllDown::TryAll) => "nobody is left: all are tried".to_owned(),
             (heirs, _) => format!("new connections go to {}", describe::list(heirs)),
         };
-        let connections = describe::count(*connections, "connection");
-        let fate = if *cut { format!("{connections} cut") } else { format!("it keeps {connections}") };
-        let message = format!("{phrase}; {takers}; {fate}");
+        let message = format!("{phrase}; {takers}; {}", down.fate());
         self.tell(EventLevel::Warning, EventKind::BackendDown, Some(&key.0), Some(&key.1), message);
     }
 }

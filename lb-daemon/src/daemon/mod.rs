@@ -6,6 +6,7 @@
 //! everything in the kernel as it is: the next daemon adopts it.
 
 mod commands;
+mod departed;
 mod describe;
 mod health;
 mod network;
@@ -21,38 +22,33 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use lb_core::config::model::{BackendName, Config, FarmName};
-use lb_core::desired::{Desired, NextHops};
+use lb_core::desired::{Desired, NextHops, mapped};
 use lb_core::diff::{Numbers, Observed, Planner};
 use lb_core::health::passive::Watch;
-use lb_core::state::{EventKind, EventLevel, Snapshot};
+use lb_core::state::{EventKind, EventLevel, Snapshot, Tables};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::checks::{BackendHealth, Judgement, Runner};
-use crate::clock;
-use crate::datapath::{Attached, Datapath, Reader, Sweep};
+use crate::clock::{self, KeptTime, Passed};
+use crate::datapath::{Attached, Datapath, Reader, Registered, Sweep};
 use crate::handle::{Command, Events, Format, Handle};
 use crate::hooks::Hooks;
 use crate::netlink::{Change, Changes, Link, Netlink};
 use crate::overrides::Overrides;
 
-/// How often the data plane's clock is set.
+/// How often the data plane's clock is set, and the next part of the connection tables swept.
 const TICK: Duration = Duration::from_millis(lb_common::abi::TICK_MILLISECONDS as u64);
-/// The least time between two sweeps. A long sweep is followed by a rest twenty times as long.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// News of neighbours come in flocks.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Backends are resolved again even without news.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
-/// A clock that stood still for longer was not kept (the machine slept, the daemon was stopped).
-const CLOCK_GAP: u32 = 50;
 
 /// Everything that can wake the daemon.
 enum Event {
     Command(Command),
     Health(BackendHealth),
     Network(Change),
-    Swept(anyhow::Result<Sweep>, Duration),
     /// A backend that went down has had its connections cut.
     Cut(health::Down),
     /// The clock is to be set, and whatever is due by now is to be done.
@@ -84,6 +80,9 @@ pub struct Daemon {
     /// When an operator last touched a backend's state.
     touched: HashMap<BackendKey, SystemTime>,
     health: HashMap<BackendKey, Health>,
+    departed: departed::AllDeparted,
+    /// VIPs that were taken away, and until when the program knows them.
+    former_vips: BTreeMap<IpAddr, Instant>,
     /// What the traffic says of backends, and who is out on its word.
     watches: HashMap<BackendKey, Watch>,
     ejected: BTreeMap<BackendKey, String>,
@@ -101,6 +100,8 @@ pub struct Daemon {
 
     netlink: Netlink,
     links: Vec<Link>,
+    /// Interfaces as the program last was told of them, by name.
+    registered: BTreeMap<String, Registered>,
     attached: BTreeMap<u32, Attached>,
     hops: NextHops,
     /// Why there is no next hop, of those without.
@@ -111,18 +112,15 @@ pub struct Daemon {
     announce_again: Option<Instant>,
 
     runner: Runner,
+    /// What the last round of the sweep has found.
     sweep: Sweep,
-    sweeping: bool,
-    sweep_at: Instant,
-    swept: mpsc::Sender<(anyhow::Result<Sweep>, Duration)>,
+    sweeping: sweep::Sweeping,
     cut: mpsc::UnboundedSender<health::Down>,
     /// Counts changes of the maps; how many of them came before the last sweep, and before the one under way.
     changes: u64,
     swept_changes: u64,
     sweeping_changes: u64,
-    /// The tick since when the clock has been kept, and the last one set.
-    floor: u32,
-    tick: u32,
+    clock: KeptTime,
 
     hooks: Hooks,
     events: Arc<Events>,
@@ -136,7 +134,6 @@ struct Inbox {
     commands: mpsc::Receiver<Command>,
     health: mpsc::Receiver<BackendHealth>,
     changes: Changes,
-    swept: mpsc::Receiver<(anyhow::Result<Sweep>, Duration)>,
     cut: mpsc::UnboundedReceiver<health::Down>,
     ticks: tokio::time::Interval,
     hangup: Signal,
@@ -168,7 +165,7 @@ impl Daemon {
         let Start { config, config_path, text, format, mut datapath, reader, overrides, netlink, changes } =
             start;
         let prepared = prepare(&config, &mut datapath, &netlink).await;
-        let (observed, links, attached) = match prepared {
+        let (observed, links, registered, attached) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Err((error, datapath)),
         };
@@ -187,12 +184,11 @@ impl Daemon {
         };
         let (commands, command_inbox) = mpsc::channel(64);
         let (health, health_inbox) = mpsc::channel(256);
-        let (swept, swept_inbox) = mpsc::channel(1);
         let (cut, cut_inbox) = mpsc::unbounded_channel();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let now = clock::now();
-        let tick = clock::ticks();
+        let clock = KeptTime::new(datapath.maps.control.now(), now);
         let started = clock::wall();
         let config = Arc::new(config);
         let empty = Snapshot {
@@ -202,6 +198,7 @@ impl Daemon {
             config: config.clone(),
             config_path: config_path.display().to_string(),
             interfaces: Vec::new(),
+            tables: Tables::default(),
             farms: Vec::new(),
         };
         let mut daemon = Self {
@@ -214,6 +211,8 @@ impl Daemon {
             overrides,
             touched: HashMap::new(),
             health: HashMap::new(),
+            departed: departed::AllDeparted::new(),
+            former_vips: BTreeMap::new(),
             watches: HashMap::new(),
             ejected: BTreeMap::new(),
             ramps: BTreeMap::new(),
@@ -225,6 +224,7 @@ impl Daemon {
             behind: false,
             netlink,
             links,
+            registered,
             attached,
             hops: NextHops::new(),
             unresolved: BTreeMap::new(),
@@ -233,15 +233,12 @@ impl Daemon {
             announce_again: None,
             runner: Runner::spawn(health),
             sweep: Sweep::default(),
-            sweeping: false,
-            sweep_at: now,
-            swept,
+            sweeping: sweep::Sweeping::default(),
             cut,
             changes: 0,
             swept_changes: 0,
             sweeping_changes: 0,
-            floor: tick,
-            tick,
+            clock,
             hooks: Hooks::default(),
             events: Arc::default(),
             snapshots: watch::channel(Arc::new(empty)).0,
@@ -250,7 +247,6 @@ impl Daemon {
                 commands: command_inbox,
                 health: health_inbox,
                 changes,
-                swept: swept_inbox,
                 cut: cut_inbox,
                 ticks,
                 hangup,
@@ -266,8 +262,11 @@ impl Daemon {
 
     /// The first reconciliation: health of the daemon before, next hops, maps, VIPs, checks.
     async fn take_up(&mut self) -> anyhow::Result<()> {
-        if self.datapath.adopted {
-            self.sweep = self.reader.sweep(self.floor, self.timeouts())?;
+        if self.datapath.upgraded {
+            // The maps have no time-outs yet but the defaults: nobody is to be forgotten by those.
+            self.changes += 1;
+        } else if self.datapath.adopted {
+            self.sweep_at_once();
         }
         self.adopt_health();
         self.resolve().await;
@@ -312,7 +311,6 @@ impl Daemon {
                 Event::Command(command) => self.command(command).await,
                 Event::Health(health) => self.judged(health),
                 Event::Network(change) => self.network_changed(change),
-                Event::Swept(swept, took) => self.swept(swept, took),
                 Event::Cut(down) => self.tell_down(&down),
                 Event::Tick => self.ticked().await,
                 Event::Reload => {
@@ -327,32 +325,27 @@ impl Daemon {
 
     /// Sets the clock, and does whatever is due.
     async fn ticked(&mut self) {
-        let tick = clock::ticks();
-        if tick.saturating_sub(self.tick) > CLOCK_GAP {
-            tracing::warn!("the clock of the data plane stood still; connections age from now on");
-            self.floor = tick;
-        }
-        if tick != self.tick {
-            self.tick = tick;
-            if let Err(error) = self.datapath.set_clock(tick) {
-                tracing::error!("cannot set the clock of the data plane: {error:#}");
+        let now = clock::now();
+        match self.clock.keep(now) {
+            Passed::Ticks(0) => {}
+            Passed::Ticks(_) => self.datapath.set_clock(self.clock.ticks()),
+            Passed::Gap(gap) => {
+                tracing::warn!(?gap, "the clock of the data plane stood still; connections age from now on");
             }
         }
-        let now = clock::now();
         if now >= self.resolve_at {
             self.settle_network().await;
         }
         self.take_pulses(now);
-        if self.ramp_up(now) || self.behind {
+        // All of them, whatever the first one says.
+        if self.ramp_up(now) | self.forget_vips(now) | self.behind {
             self.follow();
         }
         if self.announce_again.is_some_and(|at| now >= at) {
             self.announce_again = None;
             self.announce_all();
         }
-        if !self.sweeping && now >= self.sweep_at {
-            self.start_sweep();
-        }
+        self.sweep_on().await;
     }
 
     /// Brings the maps to the present state.
@@ -361,10 +354,13 @@ impl Daemon {
     ///
     /// If it does not fit or the kernel refuses. The maps may then be anywhere on the way.
     fn reconcile(&mut self) -> anyhow::Result<()> {
-        let desired = Desired::of(&self.config, |farm| self.facts(farm));
-        let looked = self.swept_changes == self.changes;
-        let in_use = |id: u16| !looked || self.sweep.tracked.get(&id).is_some_and(|&count| count > 0);
-        let ops = self.planner.plan(&self.observed, &desired, &self.hops, in_use)?;
+        let mut desired = Desired::of(&self.config, |farm| self.facts(farm));
+        desired.former_vips = self.former_vips.keys().map(|&vip| mapped(vip)).collect();
+        // Taken out for the while, since it changes and the rest is read.
+        let mut planner = std::mem::take(&mut self.planner);
+        let ops = planner.plan(&self.observed, &desired, &self.hops, |number| self.is_borne(number));
+        self.planner = planner;
+        let ops = ops?;
         if !ops.is_empty() {
             tracing::debug!(operations = ops.len(), "changing the maps");
             self.changes += 1;
@@ -447,7 +443,6 @@ impl Inbox {
             Some(health) = self.health.recv() => Event::Health(health),
             Some(change) = self.changes.next() => Event::Network(change),
             Some(down) = self.cut.recv() => Event::Cut(down),
-            Some((sweep, took)) = self.swept.recv() => Event::Swept(sweep, took),
             _ = self.ticks.tick() => Event::Tick,
             _ = self.hangup.recv() => Event::Reload,
             _ = self.terminate.recv() => Event::Stop("SIGTERM"),
@@ -456,15 +451,20 @@ impl Inbox {
     }
 }
 
+/// What is there before the daemon changes anything.
+type Prepared = (Observed, Vec<Link>, BTreeMap<String, Registered>, BTreeMap<u32, Attached>);
+
 /// Reads what the maps hold, and attaches the program to every interface.
-async fn prepare(
-    config: &Config,
-    datapath: &mut Datapath,
-    netlink: &Netlink,
-) -> anyhow::Result<(Observed, Vec<Link>, BTreeMap<u32, Attached>)> {
+async fn prepare(config: &Config, datapath: &mut Datapath, netlink: &Netlink) -> anyhow::Result<Prepared> {
     let links = netlink.links().await.context("cannot list the network interfaces")?;
-    datapath.set_clock(clock::ticks())?;
-    let observed = datapath.observe()?;
+    let mut observed = datapath.observe()?;
+    let registered = network::registrations(&config.daemon.interfaces, &links, &BTreeMap::new());
+    // Before the first packet.
+    datapath.register(&registered.values().copied().collect::<Vec<_>>())?;
+    let upgrade = datapath.upgrade()?;
+    if let Some(upgrade) = &upgrade {
+        upgrade.begin(datapath, &mut observed)?;
+    }
     let mut attached = BTreeMap::new();
     for name in &config.daemon.interfaces {
         let link = links.iter().find(|link| link.name == *name);
@@ -473,6 +473,9 @@ async fn prepare(
     }
     let all: Vec<Attached> = attached.values().cloned().collect();
     datapath.detach_others(&all)?;
+    if let Some(upgrade) = upgrade {
+        upgrade.finish(datapath)?;
+    }
     datapath.pin_program()?;
-    Ok((observed, links, attached))
+    Ok((observed, links, registered, attached))
 }

@@ -10,6 +10,7 @@ use lb_core::state::{EventKind, EventLevel};
 use super::{DEBOUNCE, Daemon, RESOLVE_EVERY};
 use crate::announce::announce;
 use crate::clock;
+use crate::datapath::Registered;
 use crate::netlink::{Change, Link, Resolution};
 
 /// An announcement may be lost; it is made again after so long.
@@ -39,6 +40,7 @@ impl Daemon {
     fn interfaces_changed(&mut self, links: Vec<Link>) {
         let before = std::mem::replace(&mut self.links, links);
         let config = self.config.clone();
+        self.register_interfaces();
         for name in &config.daemon.interfaces {
             let old = before.iter().find(|link| link.name == *name);
             let new = self.links.iter().find(|link| link.name == *name).cloned();
@@ -66,6 +68,22 @@ impl Daemon {
                 }
                 Err(error) => tracing::error!("interface '{name}' is without the XDP program: {error}"),
             }
+        }
+    }
+
+    /// Tells the program of its interfaces if they are not what it was told.
+    fn register_interfaces(&mut self) {
+        let wanted = registrations(&self.config.daemon.interfaces, &self.links, &self.registered);
+        let unchanged = wanted.iter().all(|(name, new)| {
+            self.registered.get(name).is_some_and(|old| (old.ifindex, old.mac) == (new.ifindex, new.mac))
+        });
+        if unchanged {
+            return;
+        }
+        match self.datapath.register(&wanted.values().copied().collect::<Vec<_>>()) {
+            // One that is gone is remembered: it may come back under another index.
+            Ok(()) => self.registered.extend(wanted),
+            Err(error) => tracing::error!("the XDP program cannot be told of its interfaces: {error:#}"),
         }
     }
 
@@ -190,6 +208,44 @@ impl Daemon {
     }
 }
 
+/// The interfaces of those names that are there, as the program is to know them. `before`: as it was told last.
+pub(super) fn registrations(
+    names: &[String],
+    links: &[Link],
+    before: &BTreeMap<String, Registered>,
+) -> BTreeMap<String, Registered> {
+    let found = names.iter().filter_map(|name| links.iter().find(|link| link.name == *name));
+    let registered = found.map(|link| {
+        let was = before.get(&link.name).map(|old| old.ifindex).filter(|old| *old != link.index);
+        (link.name.clone(), Registered { ifindex: link.index, mac: link.mac, was })
+    });
+    registered.collect()
+}
+
 fn unmapped(address: &MappedAddress) -> IpAddr {
     IpAddr::from(*address).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, index: u32) -> Link {
+        Link { name: name.to_owned(), index, mac: [2, 0, 0, 0, 0, index as u8], mtu: 1500, up: true }
+    }
+
+    #[test]
+    fn interfaces_are_told_with_the_index_that_they_had() {
+        let names = ["eth0", "eth1"].map(str::to_owned);
+        let first =
+            registrations(&names, &[link("eth0", 2), link("eth1", 3), link("eth9", 4)], &BTreeMap::new());
+        let told = |found: &BTreeMap<String, Registered>| {
+            found.values().map(|found| (found.ifindex, found.mac[5], found.was)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&first), [(2, 2, None), (3, 3, None)]);
+        let without = registrations(&names, &[link("eth0", 2)], &first);
+        assert_eq!(told(&without), [(2, 2, None)]);
+        let anew = registrations(&names, &[link("eth0", 2), link("eth1", 7)], &first);
+        assert_eq!(told(&anew), [(2, 2, None), (7, 7, Some(3))]);
+    }
 }

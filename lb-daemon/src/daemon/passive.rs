@@ -16,7 +16,7 @@ impl Daemon {
     /// Looks at the counters of every backend whose farm wants it, and acts on what they say.
     pub(super) fn take_pulses(&mut self, now: Instant) {
         self.end_ejections(now);
-        if !self.tick.is_multiple_of(PULSE_TICKS) {
+        if !self.clock.ticks().is_multiple_of(PULSE_TICKS) {
             return;
         }
         let config = self.config.clone();

@@ -23,6 +23,7 @@ impl Daemon {
             config: self.config.clone(),
             config_path: self.config_path.display().to_string(),
             interfaces: self.interface_states(),
+            tables: self.tables(),
             farms: self.config.farms.iter().map(|farm| self.farm_state(farm)).collect(),
         };
         self.snapshots.send_replace(Arc::new(snapshot));

@@ -1,4 +1,4 @@
-//! Carries map operations out. The daemon's loop calls it; each operation is one system call or a few.
+//! Carries map operations out. The daemon's loop calls it; each operation is one system call, a few, or none.
 
 use anyhow::Context as _;
 use aya::maps::{MapError, PerCpuValues};
@@ -29,8 +29,9 @@ impl Datapath {
             MapOp::Filter(filter) => maps.filter.set(0, **filter, 0)?,
             MapOp::Address(address, Some(flags)) => maps.addresses.insert(address, flags, 0)?,
             MapOp::Address(address, None) => absent_is_fine(maps.addresses.remove(address))?,
-            MapOp::Service(key, Some(farm)) => maps.services.insert(key, u32::from(*farm), 0)?,
+            MapOp::Service(key, Some(entry)) => maps.services.insert(key, entry, 0)?,
             MapOp::Service(key, None) => absent_is_fine(maps.services.remove(key))?,
+            MapOp::Vip(id, address) => maps.vips.set(*id, &address.unwrap_or([0; 16])),
             MapOp::FarmLabel(id, label) => {
                 maps.farm_labels.set(u32::from(*id), label.unwrap_or(Label::default()), 0)?;
             }
@@ -38,7 +39,7 @@ impl Datapath {
             MapOp::BackendLabel(id, label) => {
                 maps.backend_labels.set(u32::from(*id), label.unwrap_or(BackendLabel::default()), 0)?;
             }
-            MapOp::Backend(id, entry) => maps.backends.set(u32::from(*id), entry, 0)?,
+            MapOp::Backend(id, entry) => maps.backends.set(*id, entry),
             MapOp::ResetCounters(id) => {
                 let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
                 let zeros = PerCpuValues::try_from(vec![BackendCounters::default(); cpus])?;
@@ -50,12 +51,8 @@ impl Datapath {
     }
 
     /// Sets the data plane's clock.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses, which it has no reason to.
-    pub fn set_clock(&mut self, ticks: u32) -> anyhow::Result<()> {
-        Ok(self.maps.clock.set(0, ticks, 0)?)
+    pub fn set_clock(&mut self, ticks: u32) {
+        self.maps.control.set_now(ticks);
     }
 }
 

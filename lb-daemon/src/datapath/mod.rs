@@ -7,26 +7,51 @@
 mod apply;
 mod attach;
 mod connections;
+mod control;
+mod flows;
+mod interfaces;
+mod mapping;
 mod maps;
+mod numbers;
 mod observe;
-mod table;
+mod ports;
+mod sweep;
+#[cfg(test)]
+mod table_tests;
+mod tables;
+#[cfg(test)]
+mod test_world;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use aya::maps::MapData;
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use lb_common::abi::{self, map};
+use lb_core::sizing;
 
 pub use attach::{AttachError, Attached};
-pub use connections::{Reader, Sweep};
+pub use connections::Reader;
+pub use interfaces::Registered;
 pub use maps::Maps;
+pub use sweep::{Sweep, Sweeper};
+pub use upgrade::Upgrade;
+
+use crate::secrets;
 
 /// The object with the XDP program, built from `lb-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROVER_OBJECT"));
 /// The object with the programs that benchmarks compare with.
 pub static BENCH_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROVER_BENCH_OBJECT"));
+
+/// The static of the program that says how many lines a table has, less one.
+const LINES_MASK: &str = "LINES_MASK";
+/// Answers to refused packets that a CPU may send in a tick: a thousand a second. Everybody who connects in error is told at
+/// once, and a flood of such packets, whose senders are forged as a rule, makes of Drover no source of a flood to speak of.
+const REFUSALS_A_TICK: u32 = 100;
 
 /// The loaded data plane.
 pub struct Datapath {
@@ -35,25 +60,58 @@ pub struct Datapath {
     pub maps: Maps,
     /// Whether maps of an earlier daemon were found and taken over.
     pub adopted: bool,
+    /// Whether those are of the version before.
+    pub upgraded: bool,
+    /// Lines of each family's connection table.
+    pub lines: u32,
 }
 
 impl Datapath {
+    /// How many lines each connection table pinned under `dir` has; `None` if none is.
+    ///
+    /// # Errors
+    ///
+    /// If what is pinned there cannot be read.
+    pub fn pinned_lines(dir: &Path) -> anyhow::Result<Option<u32>> {
+        let pins = maps_dir(dir);
+        for name in [map::CONNECTIONS_V4, map::CONNECTIONS_V6] {
+            let pin = pins.join(name);
+            if pin.exists() {
+                let map =
+                    MapData::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
+                return Ok(Some(map.info()?.max_entries()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Loads the program; adopts the maps pinned under `dir`, or creates and pins them, with room for `connections` in
     /// each address family.
     ///
-    /// Maps that exist keep their size.
+    /// Maps that exist keep their size, and their secrets.
     ///
     /// # Errors
     ///
     /// If the kernel refuses the program or a map (the verifier's words are in the error), or `dir` is not on a bpffs.
     pub fn load(dir: &Path, connections: u32) -> anyhow::Result<Self> {
         let pins = maps_dir(dir);
-        let adopted = pins.join(map::FARMS).exists();
+        let upgrade_is_due = Upgrade::is_due(dir);
+        if upgrade_is_due && pins.exists() {
+            // A daemon was killed while it brought the maps of the version before over; those are in use.
+            std::fs::remove_dir_all(&pins).with_context(|| format!("cannot remove {}", pins.display()))?;
+        }
+        let adopted = upgrade_is_due || pins.join(map::FARMS).exists();
         std::fs::create_dir_all(&pins).with_context(|| format!("cannot create {}", pins.display()))?;
-        let mut loader = loader(connections);
+        let lines = Self::pinned_lines(dir)?.unwrap_or_else(|| sizing::lines(connections));
+        let mask = lines.wrapping_sub(1);
+        let mut loader = EbpfLoader::new();
         // What nobody will read is not compiled into the program: the verifier removes it. Levels have the same numbers there.
         let level = log::max_level() as u8;
         loader.override_global(aya_log::LEVEL, &level, false);
+        loader.override_global(LINES_MASK, &mask, true);
+        for name in [map::CONNECTIONS_V4, map::CONNECTIONS_V6] {
+            loader.map_max_entries(name, lines);
+        }
         loader.default_map_pin_directory(&pins);
         for name in map::ALL {
             loader.map_pin_path(name, pins.join(name));
@@ -63,7 +121,36 @@ impl Datapath {
         })?;
         program(&mut ebpf)?.load().context("the kernel refused the XDP program")?;
         let maps = Maps::open(&pins)?;
-        Ok(Self { ebpf, dir: dir.to_owned(), maps, adopted })
+        // The program is attached after this. A daemon that was killed before it did has attached none.
+        if maps.control.table_seed() == [0; 2] {
+            maps.control.set_table_seed(secrets::draw().context("the system gives no random numbers")?);
+        }
+        maps.control.set_refusals(REFUSALS_A_TICK);
+        Ok(Self { ebpf, dir: dir.to_owned(), maps, adopted, upgraded: upgrade_is_due, lines })
+    }
+
+    /// What the version before has left under this directory to be brought over to the new maps, if anything.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened.
+    pub fn upgrade(&self) -> anyhow::Result<Option<Upgrade>> {
+        Upgrade::open(&self.dir, REFUSALS_A_TICK)
+    }
+
+    /// Tells the program which interfaces it is, or is about to be, attached to: frames to other hardware addresses than
+    /// theirs are not ours, and connections name them by number. All of them, each time one comes, goes or changes.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many.
+    pub fn register<R: Copy + Into<Registered>>(&mut self, interfaces: &[R]) -> anyhow::Result<()> {
+        let dir = &self.dir;
+        let wanted: Vec<Registered> = interfaces.iter().map(|&interface| interface.into()).collect();
+        interfaces::register(&self.maps.control, &wanted, |moves| {
+            Reader::open(dir)?.rewrite_interfaces(moves);
+            Ok(())
+        })
     }
 
     /// The program, for `BPF_PROG_TEST_RUN`.
@@ -73,6 +160,11 @@ impl Datapath {
     /// Never for a loaded data plane.
     pub fn program(&mut self) -> anyhow::Result<&mut Xdp> {
         program(&mut self.ebpf)
+    }
+
+    /// The memory that both families' connection tables take.
+    pub fn table_bytes(&self) -> u64 {
+        2 * u64::from(self.lines) * sizing::LINE_BYTES
     }
 
     /// What the program writes by aya-log, for the one who forwards it to the daemon's log.
@@ -95,24 +187,6 @@ impl Datapath {
         attach::unpin_all(&dir)?;
         std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))
     }
-}
-
-/// A loader of the object with the connection tables sized.
-fn loader(connections: u32) -> EbpfLoader<'static> {
-    let mut loader = EbpfLoader::new();
-    // The program checks the level before it says anything, and the verifier removes what is below it.
-    let level: &'static u8 = if tracing::enabled!(tracing::Level::DEBUG) { &4 } else { &0 };
-    loader.override_global(aya_log::LEVEL, level, false);
-    let opening = connections.min(abi::OPENING_MAX);
-    for (name, entries) in [
-        (map::CONNECTIONS_V4, 2 * connections),
-        (map::CONNECTIONS_V6, 2 * connections),
-        (map::OPENING_V4, 2 * opening),
-        (map::OPENING_V6, 2 * opening),
-    ] {
-        loader.map_max_entries(name, entries);
-    }
-    loader
 }
 
 fn program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {

@@ -20,9 +20,10 @@ impl Datapath {
             observed.addresses.insert(address, flags);
         }
         for entry in maps.services.iter() {
-            let (key, farm) = entry.context("reading the services")?;
-            observed.services.insert(key, farm as u16);
+            let (key, entry) = entry.context("reading the services")?;
+            observed.services.insert(key, entry);
         }
+        observed.vips = maps.vips.iter().collect();
         for id in 0..FARMS_MAX {
             let label = maps.farm_labels.get(&id, 0)?;
             if label != Label::default() {
@@ -38,7 +39,8 @@ impl Datapath {
         for id in 0..BACKENDS_MAX {
             let label = maps.backend_labels.get(&id, 0)?;
             if label != BackendLabel::default() {
-                observed.backends.insert(id as u16, (label, maps.backends.get(&id, 0)?));
+                let entry = maps.backends.get(id as u16).unwrap_or_default();
+                observed.backends.insert(id as u16, (label, entry));
             }
         }
         Ok(observed)

@@ -13,10 +13,11 @@ use lb_core::config::model::{
 };
 use lb_core::config::{ConfigError, Position};
 use lb_core::health::Judgement;
+use lb_core::state::tables::Table;
 use lb_core::state::{
     AdminState, BackendState, BackendStatus, CheckReport, CheckRun, CheckVerdict, Connection,
-    ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, Protocol,
-    ResultRecord, Snapshot, Traffic,
+    ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, Occurrences,
+    Protocol, ResultRecord, Snapshot, Tables, Traffic,
 };
 use lb_daemon::handle::{
     Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Format, Handle, Refusal,
@@ -210,6 +211,10 @@ impl DataplaneReader for FakeDataplane {
     fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
         Ok(vec![("forwarded", 41), ("not_for_a_vip", 1)])
     }
+
+    fn occurrences(&self) -> anyhow::Result<Occurrences> {
+        Ok(Occurrences { away: 31, full: 32, evicted: 33, ports_taken: 34 })
+    }
 }
 
 fn connection(farm_id: u16, backend_id: u16, port: u16) -> Connection {
@@ -242,7 +247,7 @@ pub fn snapshot() -> Snapshot {
         socket_group: None,
         state_dir: "/var/lib/drover".into(),
         bpffs_dir: "/sys/fs/bpf/drover".into(),
-        connections: 1 << 20,
+        connections: None,
         manage_vips: true,
     };
     Snapshot {
@@ -258,6 +263,14 @@ pub fn snapshot() -> Snapshot {
             up: true,
             mtu: 1500,
         }],
+        tables: Tables {
+            connections: 1024,
+            bytes: 524_288,
+            families: vec![
+                Table { family: "ipv4", lines: 4096, used: 3300, policy: lb_common::abi::POLICY_UDP_FULL },
+                Table { family: "ipv6", lines: 4096, used: 2, policy: 0 },
+            ],
+        },
         farms,
     }
 }

@@ -2,7 +2,9 @@
 
 use lb_core::config::model::{Mode, WhenAllDown};
 use lb_core::desired::NextHops;
+use lb_core::state::BackendStatus;
 
+use crate::ends::*;
 use crate::packet::*;
 use crate::rig::*;
 
@@ -55,6 +57,14 @@ fn what_is_not_for_a_vip_is_the_hosts_untouched() {
     assert_eq!(rig.connections(), 0);
 }
 
+/// An IPv4 frame with its header's checksum made right.
+fn summed(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[24..26].fill(0);
+    let sum = lb_common::checksum::checksum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}
+
 #[test]
 fn what_makes_no_sense_is_dropped_by_reason() {
     let mut rig = dual(Mode::Nat);
@@ -96,19 +106,11 @@ fn what_makes_no_sense_is_dropped_by_reason() {
         ("bad_source", frame("192.0.2.10:80", "192.0.2.10:80", tcp(SYN), b""), "the VIP itself"),
         ("bad_source", frame("[::]:4000", "[2001:db8::10]:80", tcp(SYN), b""), "no source"),
         ("bad_source", frame("[ff02::1]:4000", "[2001:db8::10]:80", tcp(SYN), b""), "multicast"),
-        ("ttl_expired", with(&v4, &[(22, 1)]), "no hop left"),
-        ("ttl_expired", with(&v4, &[(22, 0)]), "less than none"),
+        ("ttl_expired", summed(with(&v4, &[(22, 1)])), "no hop left"),
+        ("ttl_expired", summed(with(&v4, &[(22, 0)])), "less than none"),
         ("ttl_expired", with(&v6, &[(21, 1)]), "no hop left"),
-        ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(ACK), b""), "a stray ACK"),
         ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(RST), b""), "a stray RST"),
-        ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(SYN | FIN), b""), "SYN and FIN"),
-        ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(0), b""), "no flag at all"),
         ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(0xff), b""), "all flags"),
-        (
-            "no_connection",
-            frame("10.0.0.11:80", "192.0.2.10:40000", tcp(ACK), b""),
-            "a backend's late packet",
-        ),
     ];
     for (verdict, sent, what) in table {
         let got = rig.send(&sent);
@@ -137,7 +139,7 @@ fn a_packet_cut_short_anywhere_is_never_forwarded() {
             }
             assert_eq!(rig.connections(), 0);
             assert_eq!(rig.verdict(&frame), "opened", "and the whole one is");
-            rig.reader.cut(&Default::default()).unwrap();
+            rig.reader.cut(&Default::default());
         }
     }
 }
@@ -156,7 +158,7 @@ fn ip_options_do_not_hide_the_ports() {
         let sum = lb_common::checksum::checksum(&[&sent[14..34 + usize::from(words) * 4]]);
         sent[24..26].copy_from_slice(&sum);
         let got = rig.send(&sent);
-        assert_eq!(got.action, XDP_REDIRECT, "{words} words of options");
+        assert_eq!(got.action, XDP_TX, "{words} words of options");
         assert_eq!(read(&got.frame).dst.to_string(), "10.0.0.11:80");
     }
 }
@@ -166,11 +168,11 @@ fn a_farm_that_tries_all_drops_new_connections_while_it_knows_no_way() {
     let mut web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 0)]);
     web.when_all_down = WhenAllDown::TryAll;
     let mut rig = Rig::new(4096);
-    rig.configure_with(std::slice::from_ref(&web), |_| false, &NextHops::new());
+    rig.set_with(std::slice::from_ref(&web), |_| BackendStatus::Down, &NextHops::new());
     let syn = frame("198.51.100.7:40000", "192.0.2.10:80", tcp(SYN), b"");
     assert_eq!(rig.verdict(&syn), "no_backend");
     web.backends[0].weight = 1;
-    rig.configure_with(std::slice::from_ref(&web), |_| true, &NextHops::new());
+    rig.set_with(std::slice::from_ref(&web), |_| BackendStatus::Up, &NextHops::new());
     assert_eq!(rig.verdict(&syn), "no_next_hop");
     assert_eq!(rig.connections(), 0);
     rig.configure(&[web], |_| true);
@@ -181,26 +183,16 @@ fn a_farm_that_tries_all_drops_new_connections_while_it_knows_no_way() {
 fn a_full_table_refuses_new_connections_and_keeps_the_old() {
     let mut rig = Rig::new(1024);
     rig.configure(&[farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)])], |_| true);
-    let segment = |flags, seq, ack| L4::Tcp { flags, seq, ack };
     let mut established = Vec::new();
-    let mut refused = 0;
-    for i in 0..1100 {
-        let client = format!("198.51.100.7:{}", 10_000 + i);
-        rig.send(&frame(&client, "192.0.2.10:80", segment(SYN, 1, 0), b""));
-        rig.send(&frame(
-            "10.0.0.11:80",
-            &format!("192.0.2.10:{}", 10_000 + i),
-            segment(SYN | ACK, 7, 2),
-            b"",
-        ));
-        match rig.verdict(&frame(&client, "192.0.2.10:80", segment(ACK, 2, 8), b"")) {
-            "forwarded" => established.push(client),
-            "table_full" => refused += 1,
-            other => panic!("{other}"),
+    for port in 10_000..14_000 {
+        if let Ok(tcp) = Tcp::open(&mut rig, &format!("198.51.100.7:{port}"), "192.0.2.10:80") {
+            established.push(tcp);
         }
     }
+    let refused = 4000 - established.len();
     assert!(refused > 0 && established.len() >= 1000, "{} established, {refused} refused", established.len());
-    for client in established {
-        assert_eq!(rig.verdict(&frame(&client, "192.0.2.10:80", segment(ACK, 2, 8), b"x")), "forwarded");
+    assert!(rig.count("table_full") > 0, "and counted");
+    for tcp in &mut established {
+        assert_eq!(tcp.talks(&mut rig), Ok(()), "{}", tcp.way.client);
     }
 }

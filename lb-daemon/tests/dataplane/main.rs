@@ -3,8 +3,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may")]
 
+mod closing;
+mod cpus;
+mod ends;
+mod floods;
 mod flows;
+mod forgery;
+mod halves;
+mod handshakes;
+mod histories;
+mod host;
 mod hostile;
+mod interfaces;
+mod leaving;
+mod network;
 mod packet;
+mod ports;
 mod refusals;
 mod rig;
+mod strangers;
+mod upgrade;

@@ -21,13 +21,22 @@ pub enum L4 {
 }
 
 pub fn tcp(flags: u8) -> L4 {
-    L4::Tcp { flags, seq: 1000, ack: 0 }
+    // A SYN-ACK acknowledges the SYN, or it is for somebody else.
+    L4::Tcp { flags, seq: 1000, ack: if flags == SYN | ACK { 1001 } else { 0 } }
+}
+
+pub fn segment(flags: u8, seq: u32, ack: u32) -> L4 {
+    L4::Tcp { flags, seq, ack }
 }
 
 /// A whole frame with correct lengths and checksums.
 pub fn frame(src: &str, dst: &str, l4: L4, payload: &[u8]) -> Vec<u8> {
-    let (src, dst): (SocketAddr, SocketAddr) = (src.parse().unwrap(), dst.parse().unwrap());
-    let mut segment = Vec::new();
+    frame_between(src.parse().unwrap(), dst.parse().unwrap(), l4, payload)
+}
+
+/// The same for those who make many.
+pub fn frame_between(src: SocketAddr, dst: SocketAddr, l4: L4, payload: &[u8]) -> Vec<u8> {
+    let mut segment = Vec::with_capacity(20 + payload.len());
     segment.extend(src.port().to_be_bytes());
     segment.extend(dst.port().to_be_bytes());
     let (protocol, checksum_at) = match l4 {
@@ -53,13 +62,14 @@ pub fn frame(src: &str, dst: &str, l4: L4, payload: &[u8]) -> Vec<u8> {
 
 /// An Ethernet frame with an IP packet of any protocol.
 pub fn ip(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
+    let mut frame = Vec::with_capacity(54 + payload.len());
     frame.extend(BALANCER_MAC);
     frame.extend(CLIENT_MAC);
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             frame.extend([0x08, 0x00]);
-            let mut header = vec![0x45, 0];
+            let mut header = Vec::with_capacity(20);
+            header.extend([0x45, 0]);
             header.extend((20 + payload.len() as u16).to_be_bytes());
             header.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
             header.extend(src.octets());
@@ -92,6 +102,25 @@ fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> Vec<u
     bytes.extend((length as u32).to_be_bytes());
     bytes.extend([0, 0, 0, protocol]);
     bytes
+}
+
+/// The same frame from another station.
+pub fn sent_by(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
+    frame[6..12].copy_from_slice(&mac);
+    frame
+}
+
+/// The same frame to another station.
+pub fn sent_to(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].copy_from_slice(&mac);
+    frame
+}
+
+/// Sequence and acknowledgment number and flags of a TCP frame without IP options.
+pub fn numbers(frame: &[u8]) -> (u32, u32, u8) {
+    let tcp = if frame[12..14] == [0x08, 0x00] { 34 } else { 54 };
+    let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+    (word(tcp + 4), word(tcp + 8), frame[tcp + 13])
 }
 
 /// What a frame says, once its checksums have been found right.

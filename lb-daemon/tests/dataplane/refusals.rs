@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use lb_common::checksum::checksum;
 use lb_core::config::model::Mode;
 use lb_core::health::passive::Pulse;
-use lb_core::state::ConnectionFilter;
+use lb_core::state::{BackendStatus, ConnectionFilter};
 
+use crate::ends::*;
 use crate::packet::*;
 use crate::rig::*;
 
@@ -15,17 +16,6 @@ fn dual() -> lb_core::config::model::Farm {
     let mut web = farm("web", &["192.0.2.10", "2001:db8::10"], port(80), Mode::Nat, &[]);
     web.backends = vec![backend(&["10.0.0.11", "2001:db8:1::11"], None, 1)];
     web
-}
-
-/// Sequence and acknowledgment number and flags of a TCP frame without IP options.
-fn numbers(frame: &[u8]) -> (u32, u32, u8) {
-    let tcp = if frame[12..14] == [0x08, 0x00] { 34 } else { 54 };
-    let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
-    (word(tcp + 4), word(tcp + 8), frame[tcp + 13])
-}
-
-fn segment(flags: u8, seq: u32, ack: u32) -> L4 {
-    L4::Tcp { flags, seq, ack }
 }
 
 #[test]
@@ -111,8 +101,8 @@ fn both_ends_of_a_connection_that_was_cut_are_told_when_they_speak() {
     rig.send(&frame(client, vip, segment(SYN, 1, 0), b""));
     rig.send(&frame("10.0.0.11:80", "192.0.2.10:40000", segment(SYN | ACK, 7, 2), b""));
     assert_eq!(rig.verdict(&frame(client, vip, segment(ACK, 2, 8), b"")), "forwarded");
-    assert_eq!(rig.reader.cut(&ConnectionFilter::default()).unwrap(), 1);
-    assert_eq!((rig.connections(), rig.reader.cut(&ConnectionFilter::default()).unwrap()), (0, 0), "once");
+    assert_eq!(rig.reader.cut(&ConnectionFilter::default()), 1);
+    assert_eq!((rig.connections(), rig.reader.cut(&ConnectionFilter::default())), (0, 0), "once");
     let told = rig.send(&frame(client, vip, segment(ACK, 2, 8), b"more"));
     assert_eq!((told.verdict, told.action), ("refused", XDP_TX));
     assert_eq!((read(&told.frame).dst.to_string(), numbers(&told.frame)), (client.to_owned(), (8, 0, RST)));
@@ -129,15 +119,15 @@ fn datagrams_of_a_conversation_that_was_cut_find_another_backend() {
     let two = [("10.0.0.11", 1), ("10.0.0.12", 1)];
     let web = farm("web", &["192.0.2.10"], port(80), Mode::Nat, &two);
     let mut rig = Rig::with(vec![web.clone()]);
-    let ask = frame("198.51.100.7:5000", "192.0.2.10:80", L4::Udp, b"");
-    let first = read(&rig.send(&ask).frame).dst;
-    rig.send(&frame(&first.to_string(), "192.0.2.10:5000", L4::Udp, b""));
-    rig.configure(&[web], |name| name != first.ip().to_string());
-    assert_eq!(read(&rig.send(&ask).frame).dst, first, "the conversation goes on");
-    assert_eq!(rig.reader.cut(&ConnectionFilter::default()).unwrap(), 1);
-    let got = rig.send(&ask);
-    assert_eq!(got.verdict, "opened");
-    assert_ne!(read(&got.frame).dst, first);
+    let (client, vip) = ("198.51.100.7:5000", "192.0.2.10:80");
+    let first = Udp::open(&mut rig, client, vip).unwrap();
+    first.answers(&mut rig).unwrap();
+    let name = first.0.backend.trim_end_matches(":80").to_owned();
+    rig.set(&[web], |backend| if backend == name { BackendStatus::Draining } else { BackendStatus::Up });
+    assert_eq!(first.asks(&mut rig), Ok(()), "the conversation goes on");
+    assert_eq!(rig.reader.cut(&ConnectionFilter::default()), 1);
+    let second = Udp::open(&mut rig, client, vip).unwrap();
+    assert_ne!(second.0.backend, first.0.backend);
 }
 
 #[test]

@@ -1,22 +1,25 @@
 //! The loaded program with maps of its own, in a directory of bpffs that goes when the rig goes.
 
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use aya::programs::{TestRun as _, TestRunOptions};
-use lb_common::abi::NextHop;
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use lb_common::abi::{NextHop, TICK_MILLISECONDS};
 use lb_core::config::model::*;
 use lb_core::desired::{BackendFacts, Desired, NextHops};
 use lb_core::diff::{Observed, Planner};
 use lb_core::state::BackendStatus;
-use lb_daemon::datapath::{Datapath, Reader};
+use lb_daemon::datapath::{Datapath, Reader, Sweep, Sweeper};
 use lb_daemon::handle::DataplaneReader as _;
 
 use crate::packet::{BACKEND_MAC, BALANCER_MAC};
 
-/// Some other interface, towards the backends.
-pub const EGRESS: u32 = 77;
+/// The interface that a test run's packets come in by, unless it says otherwise: loopback. Backends are behind it, too.
+pub const LOOPBACK: u32 = 1;
 
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
@@ -29,6 +32,13 @@ pub struct Rig {
     pub observed: Observed,
     planner: Planner,
     dir: PathBuf,
+    farms: Vec<Farm>,
+    /// Backends that are not behind loopback.
+    elsewhere: HashMap<IpAddr, u32>,
+    /// The data plane's clock.
+    ticks: u32,
+    owned: BTreeSet<u32>,
+    sweeper: Sweeper,
 }
 
 impl Drop for Rig {
@@ -49,11 +59,37 @@ impl Rig {
     pub fn new(connections: u32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = PathBuf::from(format!("/sys/fs/bpf/drover-test-{}-{number}", std::process::id()));
+        Self::load(
+            PathBuf::from(format!("/sys/fs/bpf/drover-test-{}-{number}", std::process::id())),
+            connections,
+        )
+    }
+
+    /// A rig on what is pinned in `dir`, which goes with it.
+    pub fn taking_over(dir: PathBuf) -> Self {
+        Self::load(dir, 4096)
+    }
+
+    fn load(dir: PathBuf, connections: u32) -> Self {
         let datapath = Datapath::load(&dir, connections)
             .expect("root, a bpffs on /sys/fs/bpf, and a kernel that accepts the program");
+        // An installation of its own.
+        datapath.maps.control.set_flow_seed(RandomState::new().hash_one(&dir));
         let reader = Reader::open(&dir).unwrap();
-        Self { datapath, reader, observed: Observed::default(), planner: Planner::default(), dir }
+        let mut rig = Self {
+            datapath,
+            reader,
+            observed: Observed::default(),
+            planner: Planner::default(),
+            dir,
+            farms: Vec::new(),
+            elsewhere: HashMap::new(),
+            ticks: 0,
+            owned: BTreeSet::new(),
+            sweeper: Sweeper::default(),
+        };
+        rig.own(LOOPBACK);
+        rig
     }
 
     /// A rig that balances `farms`, with every backend up and its next hop known.
@@ -63,23 +99,45 @@ impl Rig {
         rig
     }
 
-    /// Brings the maps to `farms`, the backends up for which `up` says so, by name.
-    pub fn configure(&mut self, farms: &[Farm], up: impl Fn(&str) -> bool) {
-        let mut hops = NextHops::new();
-        for address in farms.iter().flat_map(|farm| &farm.backends).flat_map(|backend| backend.address.iter())
-        {
-            hops.insert(address, NextHop { ifindex: EGRESS, destination: BACKEND_MAC, source: BALANCER_MAC });
-        }
-        self.configure_with(farms, up, &hops);
+    /// Makes an interface one of the balancer's: [`BALANCER_MAC`] is its address.
+    pub fn own(&mut self, ifindex: u32) {
+        self.owned.insert(ifindex);
+        let all: Vec<(u32, [u8; 6])> = self.owned.iter().map(|&ifindex| (ifindex, BALANCER_MAC)).collect();
+        self.datapath.register(&all).unwrap();
     }
 
-    pub fn configure_with(&mut self, farms: &[Farm], up: impl Fn(&str) -> bool, hops: &NextHops) {
+    /// Puts a backend behind another interface than loopback, from the next configuration on.
+    pub fn put_behind(&mut self, ifindex: u32, backend: &str) {
+        self.own(ifindex);
+        self.elsewhere.insert(backend.parse().unwrap(), ifindex);
+    }
+
+    /// Brings the maps to `farms`, the backends up for which `up` says so, by name.
+    pub fn configure(&mut self, farms: &[Farm], up: impl Fn(&str) -> bool) {
+        self.set(farms, |name| if up(name) { BackendStatus::Up } else { BackendStatus::Down });
+    }
+
+    /// Brings the maps to `farms`, with the status that each backend has, by name.
+    pub fn set(&mut self, farms: &[Farm], status: impl Fn(&str) -> BackendStatus) {
+        let addresses =
+            farms.iter().flat_map(|farm| &farm.backends).flat_map(|backend| backend.address.iter());
+        let hops = addresses.map(|address| {
+            let ifindex = self.elsewhere.get(&address).copied().unwrap_or(LOOPBACK);
+            (address, NextHop { ifindex, destination: BACKEND_MAC, source: BALANCER_MAC })
+        });
+        let hops = hops.collect();
+        self.set_with(farms, status, &hops);
+    }
+
+    pub fn set_with(&mut self, farms: &[Farm], status: impl Fn(&str) -> BackendStatus, hops: &NextHops) {
+        self.farms = farms.to_vec();
         let config = Config { daemon: daemon(), farms: farms.to_vec() };
         let desired = Desired::of(&config, |farm| {
             let facts = farm.backends.iter().map(|backend| BackendFacts {
-                status: if up(backend.name.as_str()) { BackendStatus::Up } else { BackendStatus::Down },
+                status: status(backend.name.as_str()),
                 weight: backend.weight,
                 ramp: 100,
+                failing: false,
             });
             facts.collect()
         });
@@ -93,22 +151,39 @@ impl Rig {
 
     /// Runs one packet through the program. Exactly one verdict is counted for it.
     pub fn send(&mut self, frame: &[u8]) -> Outcome {
+        self.send_by(LOOPBACK, frame)
+    }
+
+    /// The same for a packet that comes in by `ifindex`.
+    pub fn send_by(&mut self, ifindex: u32, frame: &[u8]) -> Outcome {
         let before = self.reader.verdicts().unwrap();
-        // The kernel wants 14 bytes at least and pads nothing.
-        let mut out = vec![0; frame.len().max(14) + 64];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat: 1,
-            ..TestRunOptions::default()
-        };
-        let result = self.datapath.program().unwrap().test_run(options).unwrap();
-        out.truncate(result.data_size_out as usize);
+        let (action, frame) = self.run_by(ifindex, frame);
         let after = self.reader.verdicts().unwrap();
         let counted: Vec<_> = before.iter().zip(&after).filter(|(b, a)| a.1 != b.1).collect();
         let [(b, a)] = counted[..] else { panic!("one verdict a packet, not {counted:?}") };
         assert_eq!(a.1, b.1 + 1, "counted once");
-        Outcome { verdict: a.0, action: result.return_value, frame: out }
+        Outcome { verdict: a.0, action, frame }
+    }
+
+    /// Runs one packet through the program, for those who send many: the action and the frame.
+    pub fn run(&mut self, frame: &[u8]) -> (u32, Vec<u8>) {
+        self.run_by(LOOPBACK, frame)
+    }
+
+    fn run_by(&mut self, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+        // The kernel wants 14 bytes at least and pads nothing.
+        let mut out = vec![0; frame.len().max(14) + 64];
+        // `struct xdp_md`: where the data begins and ends, where metadata begins, the interface, its queue, the way out.
+        let context = [0, frame.len().max(14) as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: (ifindex != LOOPBACK).then_some(&context[..]),
+            ..TestRunOptions::default()
+        };
+        let result = self.datapath.program().unwrap().test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
     }
 
     /// The verdict on a packet.
@@ -116,9 +191,37 @@ impl Rig {
         self.send(frame).verdict
     }
 
+    /// How many packets have had this verdict.
+    pub fn count(&self, verdict: &str) -> u64 {
+        let verdicts = self.reader.verdicts().unwrap();
+        verdicts.iter().find(|(name, _)| *name == verdict).map_or(0, |(_, count)| *count)
+    }
+
     /// How many connections are tracked.
     pub fn connections(&self) -> u64 {
         self.reader.connections(&Default::default(), 0).unwrap().1
+    }
+
+    /// Lets time pass, in which the daemon does its rounds.
+    pub fn later(&mut self, time: Duration) {
+        self.pass(time);
+        self.sweep();
+    }
+
+    /// Lets time pass in which the daemon does nothing but count it.
+    pub fn pass(&mut self, time: Duration) {
+        self.ticks += u32::try_from(time.as_millis()).unwrap() / TICK_MILLISECONDS;
+        self.datapath.set_clock(self.ticks);
+    }
+
+    /// What the daemon does with its tables, all at once.
+    pub fn sweep(&mut self) -> Sweep {
+        self.reader.sweep_round(&mut self.sweeper, self.observed.farms.len())
+    }
+
+    /// The program, for those who run it on threads of their own.
+    pub fn program(&mut self) -> &Xdp {
+        self.datapath.program().unwrap()
     }
 }
 
@@ -130,7 +233,7 @@ fn daemon() -> Daemon {
         socket_group: None,
         state_dir: "/var/lib/drover".into(),
         bpffs_dir: "/sys/fs/bpf/drover".into(),
-        connections: 4096,
+        connections: Some(4096),
         manage_vips: false,
     }
 }

@@ -15,20 +15,35 @@ use lb_core::config::model::{
 };
 use lb_core::desired::{BackendFacts, Desired, NextHops};
 use lb_core::diff::{Observed, Planner};
-use lb_core::state::{BackendStatus, ConnectionFilter};
-use lb_daemon::datapath::{Datapath, Reader};
+use lb_core::state::BackendStatus;
+use lb_daemon::datapath::{Datapath, Reader, Sweeper};
 use lb_daemon::handle::DataplaneReader as _;
 
 use super::packet::{self, BACKEND_MAC, BALANCER_MAC, CLIENT_MAC, Ends, Kind};
 use crate::netns::unique;
 
-/// The size of the connection table, as the daemon's default is.
-const CONNECTIONS: u32 = 1 << 20;
+/// Connections that a table has room for, as the daemon's default is.
+pub const CONNECTIONS: u32 = 1 << 19;
+/// Half of that. They take a quarter of the lines, of which the table has four for each connection: at half of the lines the first
+/// windows have no room, and who is refused is not what is to be measured.
+pub const HALF_FULL: u32 = CONNECTIONS / 2;
+
+/// The interface that test runs come in by: loopback. Their frames are addressed to [`BALANCER_MAC`].
+pub const TEST_INGRESS: u32 = 1;
+
+/// Longer than a half-open connection may be idle, in ticks; and an established one.
+pub const FORGETS_HALF_OPEN: u32 = 101;
+pub const FORGETS_ALL: u32 = 75_000;
 
 /// The data plane, loaded. Dropping it takes it out of the kernel.
 pub struct Balancer {
     pub datapath: Datapath,
     reader: Reader,
+    planner: Planner,
+    desired: Desired,
+    observed: Observed,
+    ticks: u32,
+    sweeper: Sweeper,
     _pins: Pins,
 }
 
@@ -46,19 +61,42 @@ impl Drop for Pins {
 }
 
 impl Balancer {
-    /// Loads the program and brings its maps to `farms`, every backend up and reached by `hops`.
-    pub fn new(farms: Vec<Farm>, hops: &NextHops) -> Result<Self> {
+    /// Loads the program with room for `connections` and brings its maps to `farms`, every backend up and reached by `hops`.
+    pub fn new(farms: Vec<Farm>, hops: &NextHops, connections: u32) -> Result<Self> {
         let dir = PathBuf::from(format!("/sys/fs/bpf/drover-bench-{}-{:06x}", std::process::id(), unique()));
         let pins = Pins(dir.clone());
-        let mut datapath = Datapath::load(&dir, CONNECTIONS)?;
+        let mut datapath = Datapath::load(&dir, connections)?;
+        datapath.register(&[(TEST_INGRESS, BALANCER_MAC)])?;
         let reader = Reader::open(&dir)?;
-        let config = Config { daemon: daemon(), farms };
-        let facts = BackendFacts { status: BackendStatus::Up, weight: 1, ramp: 100 };
+        let config = Config { daemon: daemon(connections), farms };
+        let facts = BackendFacts { status: BackendStatus::Up, weight: 1, ramp: 100, failing: false };
         let desired = Desired::of(&config, |farm| vec![facts; farm.backends.len()]);
-        let mut observed = Observed::default();
-        let ops = Planner::default().plan(&observed, &desired, hops, |_| true)?;
-        datapath.apply(&mut observed, &ops)?;
-        Ok(Self { datapath, reader, _pins: pins })
+        let (planner, observed) = (Planner::default(), Observed::default());
+        let mut balancer = Self {
+            datapath,
+            reader,
+            planner,
+            desired,
+            observed,
+            ticks: 0,
+            sweeper: Sweeper::default(),
+            _pins: pins,
+        };
+        balancer.route(hops)?;
+        Ok(balancer)
+    }
+
+    /// Lets the backends be reached by `hops` from now on.
+    pub fn route(&mut self, hops: &NextHops) -> Result<()> {
+        let ops = self.planner.plan(&self.observed, &self.desired, hops, |_| true)?;
+        self.datapath.apply(&mut self.observed, &ops)
+    }
+
+    /// Lets so many ticks of 100 ms pass on the data plane's clock, in which the daemon sweeps the tables.
+    pub fn pass_time(&mut self, ticks: u32) {
+        self.ticks += ticks;
+        self.datapath.set_clock(self.ticks);
+        self.reader.sweep_round(&mut self.sweeper, self.observed.farms.len());
     }
 
     /// A descriptor of its own of the program.
@@ -71,13 +109,8 @@ impl Balancer {
         Ok(self.reader.verdicts()?.into_iter().collect())
     }
 
-    /// Forgets every connection.
-    pub fn forget(&self) -> Result<()> {
-        self.reader.cut(&ConnectionFilter::default())?;
-        Ok(())
-    }
-
-    /// Leads a flow through its opening packets: a handshake, or a datagram and its answer. The ends of the backend's packets.
+    /// Leads a flow through its opening packets: a handshake, or a datagram, its answer, and another datagram. The ends of
+    /// the backend's packets. An answer comes in by the interface that test runs come in by, so that must be the backend's.
     pub fn establish(&mut self, ends: Ends, datagrams: bool) -> Result<Ends> {
         let (first, second, third) = if datagrams {
             (Kind::Datagram, Kind::Datagram, Kind::Datagram)
@@ -146,7 +179,7 @@ pub fn hops(farms: &[Farm], ifindex: u32, destination: Mac, source: Mac) -> Next
     backends.flat_map(|backend| backend.address.iter()).map(|address| (address, hop)).collect()
 }
 
-fn daemon() -> Daemon {
+fn daemon(connections: u32) -> Daemon {
     Daemon {
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Native,
@@ -154,7 +187,7 @@ fn daemon() -> Daemon {
         socket_group: None,
         state_dir: PathBuf::new(),
         bpffs_dir: PathBuf::new(),
-        connections: CONNECTIONS,
+        connections: Some(connections),
         manage_vips: false,
     }
 }

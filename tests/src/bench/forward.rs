@@ -19,7 +19,7 @@ use lb_common::wire::eth::Mac;
 use lb_core::config::model::{self, Mode};
 use nix::net::if_::if_nametoindex;
 
-use super::balancer::{Balancer, farm, hops};
+use super::balancer::{Balancer, CONNECTIONS, farm, hops};
 use super::object::Object;
 use super::packet::{self, Ends, Kind};
 use crate::netns::Netns;
@@ -151,7 +151,7 @@ impl Lane {
         let drover = self.balancer.enter(|| -> Result<Balancer> {
             let (front, back) = (if_nametoindex("b0")?, if_nametoindex("b1")?);
             let hops = hops(&farms, back, SINK_MAC, BACK_MAC);
-            let mut drover = Balancer::new(farms, &hops)?;
+            let mut drover = Balancer::new(farms, &hops, CONNECTIONS)?;
             for (name, index) in [("b0", front), ("b1", back)] {
                 drover.datapath.attach(name, index, model::XdpMode::Native)?;
             }

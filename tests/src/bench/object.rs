@@ -58,7 +58,7 @@ impl Object {
         FramePattern<N>: Pod,
     {
         let map = self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
-        Ok(Array::try_from(map)?.set(0, FramePattern { head, mask, state: 0, order }, 0)?)
+        Ok(Array::try_from(map)?.set(0, FramePattern { head, mask, state: 0, order, step: 0 }, 0)?)
     }
 
     /// Frames that the sink has counted.

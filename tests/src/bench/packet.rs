@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
+use lb_common::bench::Segment;
 use lb_common::checksum::checksum;
-use lb_common::tcp::flag;
 use lb_common::wire::eth::Mac;
 use lb_common::wire::protocol;
 
@@ -37,8 +37,9 @@ impl Ends {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Syn,
-    SynAck,
     Ack,
+    Rst,
+    SynAck,
     Datagram,
 }
 
@@ -52,9 +53,10 @@ pub fn frame(macs: (Mac, Mac), ends: Ends, kind: Kind) -> Result<Vec<u8>> {
     segment[..2].copy_from_slice(&ends.src.port().to_be_bytes());
     segment[2..4].copy_from_slice(&ends.dst.port().to_be_bytes());
     let (protocol, checksum_at) = match kind {
-        Kind::Syn => (protocol::TCP, tcp(&mut segment, 999, 0, flag::SYN)),
-        Kind::SynAck => (protocol::TCP, tcp(&mut segment, 4999, 1000, flag::SYN | flag::ACK)),
-        Kind::Ack => (protocol::TCP, tcp(&mut segment, 1000, 5000, flag::ACK)),
+        Kind::Syn => (protocol::TCP, tcp(&mut segment, Segment::SYN)),
+        Kind::SynAck => (protocol::TCP, tcp(&mut segment, Segment::SYN_ACK)),
+        Kind::Ack => (protocol::TCP, tcp(&mut segment, Segment::ACK)),
+        Kind::Rst => (protocol::TCP, tcp(&mut segment, Segment::RST)),
         Kind::Datagram => {
             let length = u16::try_from(segment.len())?;
             segment[4..6].copy_from_slice(&length.to_be_bytes());
@@ -76,15 +78,14 @@ pub fn frame(macs: (Mac, Mac), ends: Ends, kind: Kind) -> Result<Vec<u8>> {
 }
 
 /// Fills a TCP header in (RFC 9293, section 3.1); where its checksum is.
-fn tcp(segment: &mut [u8], sequence: u32, acknowledgment: u32, flags: u8) -> usize {
-    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
-    segment[8..12].copy_from_slice(&acknowledgment.to_be_bytes());
-    segment[12..16].copy_from_slice(&[5 << 4, flags, 0x10, 0]);
+fn tcp(segment: &mut [u8], kind: Segment) -> usize {
+    segment[4..8].copy_from_slice(&kind.sequence.to_be_bytes());
+    segment[8..16].copy_from_slice(&kind.to_window());
     16
 }
 
 /// Adds type and IP header to a frame; the pseudo-header (RFC 9293, section 3.1).
-fn ipv4(frame: &mut Vec<u8>, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, length: usize) -> Vec<u8> {
+pub fn ipv4(frame: &mut Vec<u8>, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, length: usize) -> Vec<u8> {
     let total = (20 + length) as u16;
     let mut header = vec![0x45, 0];
     header.extend(total.to_be_bytes());
@@ -102,7 +103,7 @@ fn ipv4(frame: &mut Vec<u8>, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, length:
 }
 
 /// The same (RFC 8200, section 8.1).
-fn ipv6(frame: &mut Vec<u8>, src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, length: usize) -> Vec<u8> {
+pub fn ipv6(frame: &mut Vec<u8>, src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, length: usize) -> Vec<u8> {
     frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
     frame.extend((length as u16).to_be_bytes());
     frame.extend([protocol, 64]);
@@ -136,7 +137,7 @@ mod tests {
         for (src, dst, length) in [("198.18.0.1:5", "192.0.2.10:80", 64), ("[fd00::1]:5", "[fd00::2]:80", 84)]
         {
             let ends_of = Ends { src: src.parse().unwrap(), dst: dst.parse().unwrap() };
-            for kind in [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Datagram] {
+            for kind in [Kind::Syn, Kind::SynAck, Kind::Ack, Kind::Rst, Kind::Datagram] {
                 let frame = frame((BALANCER_MAC, CLIENT_MAC), ends_of, kind).unwrap();
                 assert_eq!((ends(&frame).unwrap(), frame.len()), (ends_of, length));
             }

@@ -1,154 +1,140 @@
 //! Which cases are measured, and what each may cost.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+//!
+//! A row has the name that the kernel's own benchmark of an XDP load balancer gives to the same traffic
+//! (tools/testing/selftests/bpf/benchs/bench_xdp_lb.c), where it has it; other names follow the same grammar.
 
 use anyhow::Result;
-use lb_common::bench::{Order, PORTS};
-use lb_core::config::model::Mode;
+use lb_common::bench::Order;
+use lb_core::config::model::Mode::{Dnat, Nat};
 
-use super::balancer::{Balancer, farm, hops};
-use super::cost::{Case, XDP_PASS, XDP_REDIRECT, XDP_TX};
-use super::packet::{self, BACKEND_MAC, BALANCER_MAC, CLIENT_MAC, Ends, Kind};
-
-/// An interface towards the backends: any but the one that test runs come in by.
-const EGRESS: u32 = 77;
-const PORT: u16 = 443;
-const FIRST_CLIENT_PORT: u16 = 16384;
-/// RFC 2544's addresses for benchmarks, and RFC 5180's.
-const CLIENTS: (Ipv4Addr, Ipv6Addr) =
-    (Ipv4Addr::new(198, 18, 0, 1), Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1));
-const VIPS: (Ipv4Addr, Ipv6Addr) =
-    (Ipv4Addr::new(192, 0, 2, 10), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10));
-const STRANGERS: (Ipv4Addr, Ipv6Addr) =
-    (Ipv4Addr::new(203, 0, 113, 9), Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 9));
-/// So many that source ports never get scarce.
-const BACKENDS: u8 = 64;
-/// Test runs of a case that costs little.
-const REPEAT: u32 = 1 << 20;
-
-/// The highest ratio to the floor.
-#[derive(Debug, Clone, Copy)]
-pub struct Bar {
-    /// What Drover wants to be.
-    pub goal: f64,
-    /// What it must be, if that is another figure; `--check` holds to it.
-    pub must: Option<f64>,
-}
+use super::bar::Bar;
+use super::case::{self, Filling, Traffic};
+use super::cost::Case;
+use super::object::Object;
+use super::packet::Kind::{self, Ack, Datagram, Syn};
 
 /// A case by name. Its network is built when it is measured.
 pub struct Row {
-    pub name: &'static str,
+    /// What it stands under in the table.
+    pub group: &'static str,
+    pub name: String,
     pub bar: Option<Bar>,
     v6: bool,
-    mode: Mode,
     traffic: Traffic,
-}
-
-enum Traffic {
-    /// One established flow, its client's packets.
-    Forward(Kind),
-    /// Its backend's.
-    Reverse(Kind),
-    /// So many established flows.
-    Many(u32, Order),
-    /// Nothing but new flows, the table of half-open connections emptied in time.
-    New,
-    /// The same, the table full: a flood.
-    Flood,
-    /// To an address that is no VIP.
-    Stranger,
-}
-
-/// All of them, in the order in which they are shown.
-pub fn all() -> Vec<Row> {
-    use Kind::{Ack, Datagram};
-    use Mode::{Dnat, Nat};
-    use Traffic::{Flood, Forward, Many, New, Reverse, Stranger};
-    let known = Some(Bar { goal: 3.0, must: Some(3.5) });
-    let goal = |goal| Some(Bar { goal, must: None });
-    let stranger = Some(Bar { goal: 1.8, must: Some(1.8) });
-    let row = |name, v6, mode, traffic, bar| Row { name, bar, v6, mode, traffic };
-    vec![
-        row("known flow, IPv4 TCP", false, Nat, Forward(Ack), known),
-        row("known flow, IPv4 UDP", false, Nat, Forward(Datagram), None),
-        row("known flow, IPv6 TCP", true, Nat, Forward(Ack), None),
-        row("known flow, IPv6 UDP", true, Nat, Forward(Datagram), None),
-        row("its answers, IPv4 TCP", false, Nat, Reverse(Ack), None),
-        row("its answers, IPv6 TCP", true, Nat, Reverse(Ack), None),
-        row("known flow, dnat, IPv4 TCP", false, Dnat, Forward(Ack), None),
-        row("2^16 flows in order, IPv4 TCP", false, Nat, Many(1 << 16, Order::OPENED), goal(8.0)),
-        row("2^18 flows in order, IPv4 TCP", false, Nat, Many(1 << 18, Order::OPENED), goal(9.0)),
-        row("2^16 flows shuffled, IPv4 TCP", false, Nat, Many(1 << 16, Order::SHUFFLED), goal(8.0)),
-        row("2^18 flows shuffled, IPv4 TCP", false, Nat, Many(1 << 18, Order::SHUFFLED), goal(9.0)),
-        row("new flow, IPv4 TCP", false, Nat, New, goal(24.0)),
-        row("new flow, IPv6 TCP", true, Nat, New, goal(24.0)),
-        row("new flow in a flood, IPv4 TCP", false, Nat, Flood, goal(24.0)),
-        row("new flow in a flood, IPv6 TCP", true, Nat, Flood, goal(24.0)),
-        row("not for a VIP, IPv4", false, Nat, Stranger, stranger),
-        row("not for a VIP, IPv6", true, Nat, Stranger, stranger),
-    ]
 }
 
 impl Row {
     /// Loads a data plane of the row's own and establishes its flows.
-    pub fn case(&self) -> Result<Case> {
-        let backends: Vec<_> = (1..=BACKENDS)
-            .map(|i| (Ipv4Addr::new(10, 99, 0, i), Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, i.into())))
-            .collect();
-        let vips = [VIPS.0.into(), VIPS.1.into()];
-        let farms = vec![farm("bench", &vips, PORT, self.mode, &backends)?];
-        let hops = hops(&farms, EGRESS, BACKEND_MAC, BALANCER_MAC);
-        let mut balancer = Balancer::new(farms, &hops)?;
-        let client = |flow: u32| self.client(flow);
-        let ends = Ends::new(client(0), (self.family(VIPS), PORT));
-        let from_client = (BALANCER_MAC, CLIENT_MAC);
-        let (mut flows, mut order) = (1, Order::SHUFFLED);
-        let (mut repeat, mut afresh) = (REPEAT, false);
-        let (mut verdict, mut action) = ("forwarded", XDP_REDIRECT);
-        let frame = match self.traffic {
-            Traffic::Forward(kind) => {
-                balancer.establish(ends, kind == Kind::Datagram)?;
-                packet::frame(from_client, ends, kind)?
-            }
-            Traffic::Reverse(kind) => {
-                let back = balancer.establish(ends, kind == Kind::Datagram)?;
-                action = XDP_TX;
-                packet::frame((BALANCER_MAC, BACKEND_MAC), back, kind)?
-            }
-            Traffic::Many(count, by) => {
-                for flow in 0..count {
-                    balancer.establish(Ends::new(client(flow), (self.family(VIPS), PORT)), false)?;
-                }
-                (flows, order) = (count, by);
-                packet::frame(from_client, ends, Kind::Ack)?
-            }
-            Traffic::New | Traffic::Flood => {
-                afresh = matches!(self.traffic, Traffic::New);
-                (flows, verdict) = (1 << 24, "opened");
-                // Half of what the table holds, or twice.
-                repeat = if afresh { 1 << 15 } else { 1 << 17 };
-                packet::frame(from_client, ends, Kind::Syn)?
-            }
-            Traffic::Stranger => {
-                (verdict, action) = ("not_for_vip", XDP_PASS);
-                packet::frame(from_client, Ends::new(client(0), (self.family(STRANGERS), PORT)), Kind::Ack)?
-            }
-        };
-        Ok(Case { balancer, frame, flows, order, repeat, verdict, action, afresh })
+    pub fn case(&self, object: &mut Object) -> Result<Case> {
+        case::build(object, self.v6, self.traffic)
     }
+}
 
-    fn family(&self, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> IpAddr {
-        if self.v6 { v6.into() } else { v4.into() }
+/// Collects rows under one heading.
+struct Group<'a> {
+    rows: &'a mut Vec<Row>,
+    name: &'static str,
+}
+
+impl Group<'_> {
+    /// A row for IPv4 and one for IPv6, with what each may cost.
+    fn both(&mut self, first: &str, rest: &str, traffic: Traffic, bars: [Option<f64>; 2]) {
+        for (v6, bar) in [false, true].into_iter().zip(bars) {
+            let name = format!("{first}-{}-{rest}", if v6 { "v6" } else { "v4" });
+            self.rows.push(Row { group: self.name, name, bar: bar.map(Bar::at_most), v6, traffic });
+        }
     }
+}
 
-    /// A flow's client, as the wrapper numbers them.
-    fn client(&self, flow: u32) -> (IpAddr, u16) {
-        let (host, port) = (flow / PORTS, flow % PORTS);
-        let address = if self.v6 {
-            Ipv6Addr::from_bits(CLIENTS.1.to_bits() + u128::from(host)).into()
-        } else {
-            Ipv4Addr::from_bits(CLIENTS.0.to_bits() + host).into()
-        };
-        (address, FIRST_CLIENT_PORT + port as u16)
+/// All of them, in the order in which they are shown.
+pub fn all() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut group = |name, fill: fn(&mut Group<'_>)| fill(&mut Group { rows: &mut rows, name });
+    group("one known flow", one_flow);
+    group("many known flows", many_flows);
+    group("datagrams that nobody answers", one_way);
+    group("new flows", new_flows);
+    group("none of ours", strangers);
+    rows
+}
+
+const NONE: [Option<f64>; 2] = [None, None];
+
+fn one_flow(group: &mut Group<'_>) {
+    group.both("tcp", "lru-hit", Traffic::Known(Ack, Nat), [Some(2.0), Some(2.4)]);
+    group.both("udp", "lru-hit", Traffic::Known(Datagram, Nat), NONE);
+    group.both("tcp", "answer", Traffic::Answers(Ack), NONE);
+    group.both("udp", "answer", Traffic::Answers(Datagram), NONE);
+    group.both("tcp", "dnat", Traffic::Known(Ack, Dnat), NONE);
+}
+
+fn many_flows(group: &mut Group<'_>) {
+    for (first, kind) in [("tcp", Ack), ("udp", Datagram)] {
+        // As many as the kernel's benchmark has.
+        group.both(first, "lru-diverse", Traffic::Many(kind, 1 << 12, Order::SHUFFLED), NONE);
+    }
+    for (order, name) in [(Order::OPENED, "ordered"), (Order::SHUFFLED, "shuffled")] {
+        for (exponent, bar) in [(16, Some(8.5)), (18, Some(8.5)), (20, None)] {
+            let rest = format!("2^{exponent}-{name}");
+            group.both("tcp", &rest, Traffic::Many(Ack, 1 << exponent, order), [bar, None]);
+        }
+    }
+    // What one-way datagrams are to be compared with.
+    for exponent in [16, 18] {
+        let rest = format!("2^{exponent}-shuffled");
+        group.both("udp", &rest, Traffic::Many(Datagram, 1 << exponent, Order::SHUFFLED), NONE);
+    }
+}
+
+fn one_way(group: &mut Group<'_>) {
+    // They may cost what answered ones may.
+    group.both("udp", "one-way", Traffic::OneWay(1), [Some(2.0), Some(2.4)]);
+    for exponent in [16, 18] {
+        let rest = format!("one-way-2^{exponent}");
+        group.both("udp", &rest, Traffic::OneWay(1 << exponent), [Some(8.5), None]);
+    }
+}
+
+fn new_flows(group: &mut Group<'_>) {
+    let new = |kind: Kind, filling| Traffic::New(kind, filling);
+    group.both("tcp", "syn", new(Syn, Filling::Nothing), [Some(16.0), Some(18.0)]);
+    group.both("udp", "lru-miss", new(Datagram, Filling::Nothing), NONE);
+    group.both("tcp", "syn-half-full", new(Syn, Filling::Established), NONE);
+    group.both("tcp", "syn-flood", new(Syn, Filling::HalfOpen), [Some(21.0), None]);
+    group.both("tcp", "handshake", Traffic::Handshake, NONE);
+}
+
+fn strangers(group: &mut Group<'_>) {
+    group.both("tcp", "rst-miss", Traffic::Reset, NONE);
+    group.both("pass", "no-vip", Traffic::Stranger, [Some(1.25), Some(1.25)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_have_the_kernels_where_it_has_the_scenario() {
+        let rows = all();
+        let names: HashSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names.len(), rows.len());
+        for kernels in [
+            "tcp-v4-lru-hit",
+            "tcp-v6-lru-hit",
+            "udp-v4-lru-hit",
+            "udp-v6-lru-hit",
+            "tcp-v4-lru-diverse",
+            "tcp-v6-lru-diverse",
+            "udp-v4-lru-diverse",
+            "udp-v4-lru-miss",
+            "tcp-v4-syn",
+            "tcp-v4-rst-miss",
+            "pass-v4-no-vip",
+            "pass-v6-no-vip",
+        ] {
+            assert!(names.contains(kernels), "{kernels}");
+        }
     }
 }

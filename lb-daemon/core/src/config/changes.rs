@@ -65,13 +65,17 @@ fn daemon_changes(old: &Daemon, new: &Daemon) -> Vec<Change> {
         ("socket_group", group(&old.socket_group), group(socket_group), true),
         ("state_dir", old.state_dir.display().to_string(), state_dir.display().to_string(), true),
         ("bpffs_dir", old.bpffs_dir.display().to_string(), bpffs_dir.display().to_string(), true),
-        ("connections", old.connections.to_string(), connections.to_string(), true),
+        ("connections", connections_text(old.connections), connections_text(*connections), true),
         ("manage_vips", old.manage_vips.to_string(), manage_vips.to_string(), false),
     ];
     rows.into_iter()
         .filter(|(_, from, to, _)| from != to)
         .map(|(key, from, to, restart)| Change { key, from, to, restart })
         .collect()
+}
+
+fn connections_text(connections: Option<u32>) -> String {
+    connections.map_or_else(|| "by the machine's memory".to_owned(), |connections| connections.to_string())
 }
 
 fn xdp_mode_text(mode: XdpMode) -> &'static str {
@@ -115,6 +119,7 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     for (what, from, to) in [
         ("timeouts.syn", old.timeouts.syn, timeouts.syn),
         ("timeouts.established", old.timeouts.established, timeouts.established),
+        ("timeouts.half_closed", old.timeouts.half_closed, timeouts.half_closed),
         ("timeouts.fin", old.timeouts.fin, timeouts.fin),
         ("timeouts.udp", old.timeouts.udp, timeouts.udp),
     ] {

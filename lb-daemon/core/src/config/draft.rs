@@ -201,9 +201,10 @@ fn read_timeouts(place: &Place<'_>, errors: &mut Errors) -> Option<Timeouts> {
     };
     let syn = read("syn", default.syn);
     let established = read("established", default.established);
+    let half_closed = read("half_closed", default.half_closed);
     let fin = read("fin", default.fin);
     let udp = read("udp", default.udp);
-    Some(Timeouts { syn: syn?, established: established?, fin: fin?, udp: udp? })
+    Some(Timeouts { syn: syn?, established: established?, half_closed: half_closed?, fin: fin?, udp: udp? })
 }
 
 /// The backends, and whether they are all that the file names.

@@ -22,15 +22,14 @@ pub const BACKENDS_MAX: usize = 8192;
 pub const SERVICES_MAX: usize = 131_072;
 /// The most ports on which a farm's backends are checked unless a check names its port.
 pub const CHECKED_PORTS_MAX: usize = 64;
-/// The smallest and the largest connection table.
-pub const CONNECTIONS: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
+/// The fewest and the most connections of a table.
+pub const CONNECTIONS: std::ops::RangeInclusive<i64> = 1024..=1 << 24;
 
 /// What `[daemon]` says where the file says nothing.
 pub mod defaults {
     pub const SOCKET: &str = "/run/drover/control.sock";
     pub const STATE_DIR: &str = "/var/lib/drover";
     pub const BPFFS_DIR: &str = "/sys/fs/bpf/drover";
-    pub const CONNECTIONS: u32 = 1_048_576;
 }
 
 /// Makes a valid configuration of a parsed file, or says everything that is wrong with it, in the file's order.
@@ -108,7 +107,7 @@ fn read_daemon(place: &Place<'_>, errors: &mut Errors) -> Option<Daemon> {
     let bpffs_dir = read_path(&table, "bpffs_dir", defaults::BPFFS_DIR, errors);
     let connections = table
         .get("connections")
-        .map_or(Some(defaults::CONNECTIONS), |place| u32::try_from(place.integer(CONNECTIONS, errors)?).ok());
+        .map_or(Some(None), |place| u32::try_from(place.integer(CONNECTIONS, errors)?).ok().map(Some));
     let manage_vips = table.get("manage_vips").map_or(Some(true), |place| place.boolean(errors));
     Some(Daemon {
         interfaces: interfaces?,

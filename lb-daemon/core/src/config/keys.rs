@@ -69,8 +69,12 @@ pub static FARM: Schema = Schema {
     elsewhere: &[],
 };
 
-pub static TIMEOUTS: Schema =
-    Schema { title: "timeouts", keys: &["syn", "established", "fin", "udp"], later: &[], elsewhere: &[] };
+pub static TIMEOUTS: Schema = Schema {
+    title: "timeouts",
+    keys: &["syn", "established", "half_closed", "fin", "udp"],
+    later: &[],
+    elsewhere: &[],
+};
 
 pub static PASSIVE: Schema =
     Schema { title: "passive", keys: &["suspect", "eject", "hold", "at_most"], later: &[], elsewhere: &[] };

@@ -42,8 +42,9 @@ pub struct Daemon {
     pub socket_group: Option<String>,
     pub state_dir: PathBuf,
     pub bpffs_dir: PathBuf,
-    /// The most connections tracked at once, per address family.
-    pub connections: u32,
+    /// The most connections tracked at once, per address family. `None`: by the machine's memory, see
+    /// [`crate::sizing::default_connections`].
+    pub connections: Option<u32>,
     /// Whether the daemon puts VIPs on an interface and announces them.
     pub manage_vips: bool,
 }
@@ -244,11 +245,17 @@ pub enum Scheduler {
     Maglev,
 }
 
-/// How long a connection may stay idle in each of its states.
+/// How long a connection may stay idle in each of its states. The defaults of `established`, `half_closed` and `udp` are the
+/// least that a NAT may have (RFC 5382, REQ-5: 2 hours 4 minutes, so that a keep-alive of TCP comes in time, and 4 minutes
+/// for one that is ending; RFC 4787, REQ-5: 2 minutes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
+    /// TCP, before the handshake is complete.
     pub syn: Duration,
     pub established: Duration,
+    /// One side has sent its FIN.
+    pub half_closed: Duration,
+    /// Both have, or one has reset the connection, or it was cut.
     pub fin: Duration,
     pub udp: Duration,
 }
@@ -257,9 +264,10 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             syn: Duration::from_secs(10),
-            established: Duration::from_secs(3600),
+            established: Duration::from_secs(2 * 3600 + 4 * 60),
+            half_closed: Duration::from_secs(4 * 60),
             fin: Duration::from_secs(10),
-            udp: Duration::from_secs(60),
+            udp: Duration::from_secs(2 * 60),
         }
     }
 }

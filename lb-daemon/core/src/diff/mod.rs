@@ -6,11 +6,13 @@
 
 mod observed;
 mod plan;
+mod vips;
 
 use std::collections::{BTreeSet, HashMap};
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceKey,
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceEntry,
+    ServiceKey,
 };
 
 pub use observed::{Numbers, Observed};
@@ -26,7 +28,9 @@ pub enum MapOp {
     Filter(Box<AddressFilter>),
     /// Set or delete.
     Address(MappedAddress, Option<u32>),
-    Service(ServiceKey, Option<u16>),
+    /// The address of a VIP's number; without one the number is free.
+    Vip(u16, Option<MappedAddress>),
+    Service(ServiceKey, Option<ServiceEntry>),
     FarmLabel(u16, Option<Label>),
     Farm(u16, FarmEntry),
     BackendLabel(u16, Option<BackendLabel>),
@@ -34,6 +38,15 @@ pub enum MapOp {
     /// A backend's counters start from 0: the number had another owner.
     ResetCounters(u16),
     Table(u32, Box<MaglevTable>),
+}
+
+/// A number that connections bear: it is not given to another owner while one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Number {
+    /// Its farm's number follows from it.
+    Backend(u16),
+    /// Connections of IPv6 alone bear it.
+    Vip(u16),
 }
 
 /// Why a desired state does not fit into the maps. Nothing is to be changed then.
@@ -65,9 +78,10 @@ impl Planner {
     /// The operations that lead from `observed` to `desired`.
     ///
     /// Backends that `desired` does not name keep their number and next hop for as long as `in_use` says that connections
-    /// refer to them; one that served keeps them until the next plan at least, since a connection may open until it is
-    /// out. So `in_use` must know of every connection there was when the last plan had been applied: without a look at
-    /// the tables since, it has to be `true` for all. A plan after each look gives numbers up. `hops` are the next hops known now; a backend whose next hop is not among them keeps the one it has.
+    /// bear it; one that a table leads to keeps them until the next plan at least, since a connection may open until it
+    /// is out. VIPs keep their numbers likewise. So `in_use` must know of every connection there was when the last plan had
+    /// been applied: without a look at the tables since, it has to be `true` for all. A plan after each look gives numbers
+    /// up. `hops` are the next hops known now; a backend whose next hop is not among them keeps the one it has.
     ///
     /// # Errors
     ///
@@ -77,24 +91,27 @@ impl Planner {
         observed: &Observed,
         desired: &Desired,
         hops: &NextHops,
-        in_use: impl Fn(u16) -> bool,
+        in_use: impl Fn(Number) -> bool,
     ) -> Result<Vec<MapOp>, DiffError> {
         self.tables.retain(|name, _| desired.farms.iter().any(|farm| farm.name == *name));
         let mut plan = Plan::new(observed, desired, hops, in_use)?;
         let mut farms = BTreeSet::new();
         for farm in &desired.farms {
-            let ids = farm
+            let id = plan.farm_id(farm)?;
+            let backends = farm
                 .backends
                 .iter()
-                .map(|backend| plan.backend(farm, backend))
+                .map(|backend| plan.backend(id, farm, backend))
                 .collect::<Result<Vec<_>, _>>()?;
-            let owners = self.owners(farm);
-            farms.insert(plan.farm(farm, &ids, owners)?);
+            plan.farm(id, farm, &backends, self.owners(farm))?;
+            farms.insert(id);
         }
         plan.retire_services();
         plan.retire_farms(&farms);
         plan.retire_backends();
+        plan.retire_farm_labels(&farms);
         plan.retire_addresses();
+        plan.retire_vips();
         Ok(plan.ops)
     }
 
@@ -122,4 +139,9 @@ impl Planner {
         }
         cached.1.as_deref()
     }
+}
+
+/// The first number from `from` on that is not taken.
+fn free(taken: &BTreeSet<u16>, from: u16, limit: u32) -> Option<u16> {
+    (u32::from(from)..limit).filter_map(|id| u16::try_from(id).ok()).find(|id| !taken.contains(id))
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceKey,
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceEntry,
+    ServiceKey,
 };
 
 use super::MapOp;
@@ -15,7 +16,9 @@ use crate::config::model::{Addresses, FarmName};
 pub struct Observed {
     pub filter: Box<AddressFilter>,
     pub addresses: BTreeMap<MappedAddress, u32>,
-    pub services: BTreeMap<ServiceKey, u16>,
+    /// Numbers of VIPs, those included that only connections remember.
+    pub vips: BTreeMap<u16, MappedAddress>,
+    pub services: BTreeMap<ServiceKey, ServiceEntry>,
     pub farms: BTreeMap<u16, (Label, FarmEntry)>,
     pub backends: BTreeMap<u16, (BackendLabel, BackendEntry)>,
     /// Those that farms use.
@@ -29,6 +32,7 @@ impl Default for Observed {
         Self {
             filter: Box::new(AddressFilter::EMPTY),
             addresses: BTreeMap::new(),
+            vips: BTreeMap::new(),
             services: BTreeMap::new(),
             farms: BTreeMap::new(),
             backends: BTreeMap::new(),
@@ -44,7 +48,8 @@ impl Observed {
         match op {
             MapOp::Filter(filter) => self.filter = filter.clone(),
             MapOp::Address(address, flags) => set(&mut self.addresses, *address, *flags),
-            MapOp::Service(key, farm) => set(&mut self.services, *key, *farm),
+            MapOp::Vip(id, address) => set(&mut self.vips, *id, *address),
+            MapOp::Service(key, entry) => set(&mut self.services, *key, *entry),
             MapOp::FarmLabel(id, label) => {
                 let label =
                     label.map(|label| (label, self.farms.get(id).map_or_else(FarmEntry::default, |f| f.1)));
@@ -78,6 +83,12 @@ impl Observed {
     pub fn farm_id(&self, name: &FarmName) -> Option<u16> {
         let label = Label::new(name.as_str())?;
         self.farms.iter().find(|(_, farm)| farm.0 == label).map(|(id, _)| *id)
+    }
+
+    /// Whether a backend's farm has a table that names it.
+    pub(super) fn leads_to(&self, id: u16, entry: &BackendEntry) -> bool {
+        let table = self.farms.get(&entry.farm).and_then(|farm| self.tables.get(&farm.1.table));
+        table.is_some_and(|table| table.slots.contains(&id))
     }
 
     /// The numbers of all backends, by what makes each the server it is.

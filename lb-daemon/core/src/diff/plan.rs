@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKENDS_MAX, BackendEntry,
-    BackendLabel, FARMS_MAX, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, NextHop, SERVICES_MAX,
-    ServiceKey, TABLE_SIZE, TABLES_MAX,
+    ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
+    BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKENDS_MAX, BackendEntry, BackendLabel, FARMS_MAX,
+    FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, NextHop, SERVICES_MAX, ServiceEntry, ServiceKey,
+    TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
-use super::{DiffError, MapOp, Observed};
+use super::vips::Vips;
+use super::{DiffError, MapOp, Number, Observed, free};
 use crate::config::model::{Addresses, FarmName};
 use crate::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
 
@@ -31,6 +33,7 @@ pub(super) struct Plan<'a> {
     /// Numbers of backends that the desired state names, and of former ones that connections still use or may use.
     current: BTreeSet<u16>,
     former: BTreeSet<u16>,
+    vips: Vips,
     /// Those that a farm uses at this point of the plan.
     tables: BTreeSet<u32>,
     last_table: u32,
@@ -42,7 +45,7 @@ impl<'a> Plan<'a> {
         observed: &'a Observed,
         desired: &'a Desired,
         hops: &'a NextHops,
-        in_use: impl Fn(u16) -> bool,
+        in_use: impl Fn(Number) -> bool,
     ) -> Result<Self, DiffError> {
         let mut services = BTreeMap::new();
         let (mut addresses, mut filter) =
@@ -50,6 +53,10 @@ impl<'a> Plan<'a> {
         let farms: BTreeMap<Label, (u16, FarmEntry)> =
             observed.farms.iter().map(|(id, (label, entry))| (*label, (*id, *entry))).collect();
         let managed = if desired.manage_vips { ADDRESS_MANAGED } else { 0 };
+        for vip in &desired.former_vips {
+            *addresses.entry(*vip).or_default() |= ADDRESS_VIP;
+            admit(&mut filter, *vip);
+        }
         for farm in &desired.farms {
             services.extend(farm.services.iter().map(|key| (*key, &farm.name)));
             for vip in &farm.vips {
@@ -77,12 +84,14 @@ impl<'a> Plan<'a> {
                 numbers.get(&label_of(farm, backend), &backend.address, backend.port)
             })
             .collect();
-        // Between the look at the connections and the new tables, another client may come to a backend that serves: its
-        // number is not given up before the plan after the one that takes it out.
+        let vips = Vips::new(observed, &in_use);
+        // Between the look at the connections and the new tables, another client may come to a backend that a table leads
+        // to: its number is not given up before the plan after the one that takes it out.
+        let may_come = |id: u16, entry| !current.contains(&id) && observed.leads_to(id, entry);
         let in_use: BTreeSet<u16> = observed
             .backends
             .iter()
-            .filter(|(id, (_, entry))| in_use(**id) || (entry.serving != 0 && !current.contains(id)))
+            .filter(|(id, (_, entry))| in_use(Number::Backend(**id)) || may_come(**id, entry))
             .map(|(id, _)| *id)
             .collect();
         let former = in_use.difference(&current).copied().collect();
@@ -98,6 +107,7 @@ impl<'a> Plan<'a> {
             next_backend_id: 0,
             current,
             former,
+            vips,
             tables: observed.farms.values().map(|farm| farm.1.table).collect(),
             last_table: observed.last_table,
             addresses,
@@ -133,7 +143,12 @@ impl<'a> Plan<'a> {
     }
 
     /// A backend's number, and its entry brought up to date.
-    pub fn backend(&mut self, farm: &DesiredFarm, backend: &DesiredBackend) -> Result<u16, DiffError> {
+    pub fn backend(
+        &mut self,
+        farm_id: u16,
+        farm: &DesiredFarm,
+        backend: &DesiredBackend,
+    ) -> Result<u16, DiffError> {
         let label = label_of(farm, backend);
         let mut entry = entry_of(&backend.address, backend.port);
         let (id, current) = match self.numbers.get(&label, &backend.address, backend.port) {
@@ -149,7 +164,9 @@ impl<'a> Plan<'a> {
         self.backend_ids.insert(id);
         let known = current.unwrap_or_default();
         (entry.hop_v4, entry.hop_v6) = self.hops_of(&backend.address, (known.hop_v4, known.hop_v6));
-        entry.serving = u16::from(backend.serving);
+        entry.farm = farm_id;
+        entry.flags = flags(backend);
+        entry.timeouts = farm.timeouts;
         if current.is_none() {
             self.ops.push(MapOp::BackendLabel(id, Some(label)));
         }
@@ -166,47 +183,51 @@ impl<'a> Plan<'a> {
         (hop(address.v4.map(IpAddr::V4), known.0), hop(address.v6.map(IpAddr::V6), known.1))
     }
 
-    /// A farm's number; its table, entry and services.
+    /// A farm's number, its own from now on.
+    pub fn farm_id(&mut self, farm: &DesiredFarm) -> Result<u16, DiffError> {
+        let label = label(farm);
+        if let Some(&(id, _)) = self.farms.get(&label) {
+            return Ok(id);
+        }
+        let exhausted = DiffError::NumbersExhausted { what: "farm", most: FARMS_MAX };
+        let id = free(&self.farm_ids, 0, FARMS_MAX).ok_or(exhausted)?;
+        self.farm_ids.insert(id);
+        // Entries that nobody has written are zeros, and would name the first table.
+        self.ops.push(MapOp::Farm(id, FarmEntry::default()));
+        self.ops.push(MapOp::FarmLabel(id, Some(label)));
+        Ok(id)
+    }
+
+    /// A farm's table, entry and services.
     pub fn farm(
         &mut self,
+        id: u16,
         farm: &DesiredFarm,
         backends: &[u16],
         owners: Option<&[u16]>,
-    ) -> Result<u16, DiffError> {
-        let label = label(farm);
-        let (id, current) = match self.farms.get(&label) {
-            Some(&(id, entry)) => (id, Some(entry)),
-            None => {
-                let exhausted = DiffError::NumbersExhausted { what: "farm", most: FARMS_MAX };
-                (free(&self.farm_ids, 0, FARMS_MAX).ok_or(exhausted)?, None)
-            }
-        };
-        self.farm_ids.insert(id);
-        if current.is_none() {
-            // Entries that nobody has written are zeros, and would name the first table.
-            self.ops.push(MapOp::Farm(id, FarmEntry::default()));
-            self.ops.push(MapOp::FarmLabel(id, Some(label)));
-        }
+    ) -> Result<(), DiffError> {
+        let current = self.farms.get(&label(farm)).map(|farm| farm.1).unwrap_or_default();
         let table = match owners {
             None => NO_TABLE,
             Some(owners) => {
                 let slots =
                     owners.iter().map(|owner| backends.get(usize::from(*owner)).copied().unwrap_or(0));
-                self.table(current.map_or(NO_TABLE, |entry| entry.table), slots)?
+                self.table(current.table, slots)?
             }
         };
         let entry =
             FarmEntry { table, source_is_vip: u16::from(farm.source_is_vip), refuse: u16::from(farm.refuse) };
-        if current != Some(entry) {
+        if current != entry {
             self.ops.push(MapOp::Farm(id, entry));
             self.release(current, entry);
         }
         for key in &farm.services {
-            if self.observed.services.get(key) != Some(&id) {
-                self.ops.push(MapOp::Service(*key, Some(id)));
+            let entry = ServiceEntry { farm: id, vip: self.vips.number(key.vip, &mut self.ops)? };
+            if self.observed.services.get(key) != Some(&entry) {
+                self.ops.push(MapOp::Service(*key, Some(entry)));
             }
         }
-        Ok(id)
+        Ok(())
     }
 
     /// The number of a table with that content: the current one if it has it, else the next free one, written.
@@ -233,8 +254,8 @@ impl<'a> Plan<'a> {
 
     /// A table that a farm no longer uses may be written again, by the same plan if need be: hundreds of farms may change at
     /// once. The spare ones make it rest for dozens of writes before.
-    fn release(&mut self, before: Option<FarmEntry>, after: FarmEntry) {
-        if let Some(before) = before.filter(|before| before.table != after.table) {
+    fn release(&mut self, before: FarmEntry, after: FarmEntry) {
+        if before.table != after.table {
             self.tables.remove(&before.table);
         }
     }
@@ -245,14 +266,21 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Former farms: those whose backends have connections keep their number, since the connections bear it.
+    /// Former farms lead nowhere.
     pub fn retire_farms(&mut self, wanted: &BTreeSet<u16>) {
-        let former = self.former.iter().filter_map(|id| self.observed.backends.get(id));
-        let connected: BTreeSet<Label> = former.map(|(label, _)| label.farm).collect();
-        for (id, (label, entry)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
+        for (id, (_, entry)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
             if *entry != FarmEntry::default() {
                 self.ops.push(MapOp::Farm(*id, FarmEntry::default()));
             }
+        }
+    }
+
+    /// Former farms give up their numbers, but for those whose backends have connections. After the backends, whose
+    /// entries name them.
+    pub fn retire_farm_labels(&mut self, wanted: &BTreeSet<u16>) {
+        let former = self.former.iter().filter_map(|id| self.observed.backends.get(id));
+        let connected: BTreeSet<Label> = former.map(|(label, _)| label.farm).collect();
+        for (id, (label, _)) in self.observed.farms.iter().filter(|(id, _)| !wanted.contains(id)) {
             if !connected.contains(label) {
                 self.ops.push(MapOp::FarmLabel(*id, None));
             }
@@ -270,7 +298,7 @@ impl<'a> Plan<'a> {
                 self.ops.push(MapOp::BackendLabel(id, None));
                 continue;
             }
-            let mut fresh = BackendEntry { serving: 0, ..*entry };
+            let mut fresh = BackendEntry { flags: entry.flags & BACKEND_LIVES, ..*entry };
             (fresh.hop_v4, fresh.hop_v6) = self.hops_of(&addresses(entry), (entry.hop_v4, entry.hop_v6));
             if fresh != *entry {
                 self.ops.push(MapOp::Backend(id, fresh));
@@ -284,6 +312,18 @@ impl<'a> Plan<'a> {
             self.ops.push(MapOp::Address(*address, None));
         }
     }
+
+    pub fn retire_vips(&mut self) {
+        self.vips.retire(self.observed, &mut self.ops);
+    }
+}
+
+fn flags(backend: &DesiredBackend) -> u16 {
+    let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
+    BACKEND_LISTED
+        | flag(backend.serving, BACKEND_SERVES)
+        | flag(backend.takes(), BACKEND_TAKES)
+        | flag(backend.lives, BACKEND_LIVES)
 }
 
 // Names that the model accepts make labels.
@@ -298,10 +338,6 @@ fn label_of(farm: &DesiredFarm, backend: &DesiredBackend) -> BackendLabel {
 
 fn fits(what: &'static str, wanted: usize, most: u32) -> Result<(), DiffError> {
     if wanted > most as usize { Err(DiffError::TooMany { what, wanted, most }) } else { Ok(()) }
-}
-
-fn free(taken: &BTreeSet<u16>, from: u16, limit: u32) -> Option<u16> {
-    (from..limit as u16).find(|id| !taken.contains(id))
 }
 
 fn admit(filter: &mut AddressFilter, address: MappedAddress) {

@@ -104,7 +104,7 @@ mod tests {
             socket_group: None,
             state_dir: "/d".into(),
             bpffs_dir: "/b".into(),
-            connections: 1024,
+            connections: None,
             manage_vips: true,
         };
         Config { daemon, farms }

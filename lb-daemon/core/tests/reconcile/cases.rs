@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use lb_common::abi::*;
-use lb_core::config::model::{Addresses, BackendName, FarmName};
-use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
-use lb_core::diff::{DiffError, MapOp, Observed, Planner};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Timeouts};
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped, ticks};
+use lb_core::diff::{DiffError, MapOp, Number, Observed, Planner};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -27,6 +27,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
                 port: None,
                 weight: 1,
                 serving: true,
+                lives: true,
             }
         });
         let vip = mapped([192, 0, high, low].into());
@@ -34,13 +35,14 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
             name: FarmName::new(&format!("farm-{farm}")).unwrap(),
             source_is_vip: true,
             refuse: true,
+            timeouts: ticks(&Timeouts::default()),
             vips: vec![vip],
             services: vec![ServiceKey::new(vip, [0, 80], 6)],
             backends: backends.collect(),
         }
     });
     let farms = farms.collect();
-    (Desired { farms, manage_vips: false }, hops)
+    (Desired { farms, ..Desired::default() }, hops)
 }
 
 fn settle(world: &mut World, desired: &Desired, hops: &NextHops) -> Vec<MapOp> {
@@ -64,6 +66,11 @@ fn a_daemon_may_die_before_any_operation() {
     second.farms[0].services.extend(gone.services);
     second.farms[0].vips.extend(gone.vips);
     second.farms[0].backends[0].serving = false;
+    // One VIP goes, another comes.
+    let (vip, new) = (second.farms[1].vips[0], mapped([192, 0, 2, 99].into()));
+    second.farms[1].vips = vec![new];
+    second.farms[1].services = vec![ServiceKey::new(new, [0, 80], 6)];
+    assert!(world.kernel.vips.values().any(|address| *address == vip));
     second.farms[1].name = FarmName::new("renamed").unwrap();
     let (others, more_hops) = uniform(5, 2);
     second.farms[1].backends.extend(others.farms[4].backends.clone());
@@ -84,8 +91,65 @@ fn a_backend_that_served_a_moment_ago_keeps_its_number_for_one_more_plan() {
     assert_eq!(world.kernel.backend_labels.len(), 2);
     let ops = settle(&mut world, &one, &hops);
     assert_eq!(world.kernel.backend_labels.len(), 1);
-    assert!(ops.len() == 3, "entry, label and address are cleared");
+    assert_eq!(ops.len(), 3, "entry, label and address are cleared");
     assert!(!world.kernel.addresses.contains_key(&map_ipv4(gone.address.v4.unwrap().octets())));
+}
+
+#[test]
+fn a_vip_that_had_a_service_a_moment_ago_keeps_its_number_for_one_more_plan() {
+    let (two, hops) = uniform(2, 1);
+    let mut one = two.clone();
+    let gone = one.farms.remove(0).vips[0];
+    let number_of =
+        |world: &World| world.kernel.vips.iter().find(|(_, vip)| **vip == gone).map(|(id, _)| *id);
+    let mut world = World::new();
+    settle(&mut world, &two, &hops);
+    let number = number_of(&world);
+    assert!(number.is_some());
+    // Nobody was connected when the daemon looked, but a client may come until the service is gone.
+    settle(&mut world, &one, &hops);
+    assert_eq!(number_of(&world), number);
+    settle(&mut world, &one, &hops);
+    assert_eq!(number_of(&world), None);
+}
+
+#[test]
+fn the_number_of_a_vip_is_not_given_to_another_while_connections_bear_it() {
+    let (three, hops) = uniform(3, 1);
+    let only = |farm: usize| Desired { farms: vec![three.farms[farm].clone()], ..Desired::default() };
+    let mut world = World::new();
+    settle(&mut world, &only(0), &hops);
+    world.open(any_index(), any_index());
+    for _ in 0..2 {
+        settle(&mut world, &only(1), &hops);
+    }
+    let vip = |farm: usize| three.farms[farm].vips[0];
+    assert_eq!(world.kernel.vips, [(0, vip(0)), (1, vip(1))].into());
+    world.connections.clear();
+    for farm in [1, 2] {
+        settle(&mut world, &only(farm), &hops);
+    }
+    assert_eq!(world.kernel.vips, [(0, vip(2)), (1, vip(1))].into());
+}
+
+#[test]
+fn a_backend_that_a_table_still_leads_to_keeps_its_number_whatever_its_entry_says() {
+    let (desired, hops) = uniform(1, 1);
+    let mut world = World::new();
+    settle(&mut world, &desired, &hops);
+    // A daemon that was to take the backend out died before the farm led nowhere; the next one's configuration does not
+    // name it at all.
+    let mut out = desired.clone();
+    out.farms[0].backends[0].serving = false;
+    let ops = world.plan(&out, &hops);
+    ops.iter().take_while(|op| !matches!(op, MapOp::Farm(..))).for_each(|op| world.carry_out(op));
+    assert_eq!(world.kernel.backend(0).flags & (BACKEND_SERVES | BACKEND_TAKES), 0);
+    world.restart();
+    out.farms[0].backends.remove(0);
+    let ops = world.plan(&out, &hops);
+    world.open(any_index(), any_index());
+    assert!(world.look().contains(&Number::Backend(0)));
+    ops.iter().for_each(|op| world.carry_out(op));
 }
 
 #[test]
@@ -109,9 +173,9 @@ fn answers_to_connections_of_a_farm_that_was_dnat_are_seen_until_they_end() {
 fn the_number_of_a_farm_rests_while_connections_bear_it() {
     let (two, hops) = uniform(2, 1);
     let mut world = World::new();
-    settle(&mut world, &Desired { farms: vec![two.farms[0].clone()], manage_vips: false }, &hops);
+    settle(&mut world, &Desired { farms: vec![two.farms[0].clone()], ..Desired::default() }, &hops);
     world.open(any_index(), any_index());
-    let other = Desired { farms: vec![two.farms[1].clone()], manage_vips: false };
+    let other = Desired { farms: vec![two.farms[1].clone()], ..Desired::default() };
     settle(&mut world, &other, &hops);
     settle(&mut world, &other, &hops);
     assert_eq!(world.kernel.farm_labels.len(), 2);

@@ -16,7 +16,8 @@ pub fn server(entry: &BackendEntry) -> Server {
 pub struct Kernel {
     pub filter: AddressFilter,
     pub addresses: BTreeMap<MappedAddress, u32>,
-    pub services: BTreeMap<ServiceKey, u16>,
+    pub vips: BTreeMap<u16, MappedAddress>,
+    pub services: BTreeMap<ServiceKey, ServiceEntry>,
     pub farm_labels: BTreeMap<u16, Label>,
     farms: BTreeMap<u16, FarmEntry>,
     pub backend_labels: BTreeMap<u16, BackendLabel>,
@@ -32,6 +33,7 @@ impl Kernel {
         Self {
             filter: AddressFilter::EMPTY,
             addresses: BTreeMap::new(),
+            vips: BTreeMap::new(),
             services: BTreeMap::new(),
             farm_labels: BTreeMap::new(),
             farms: BTreeMap::new(),
@@ -61,7 +63,13 @@ impl Kernel {
         match op {
             MapOp::Filter(filter) => self.filter = **filter,
             MapOp::Address(address, flags) => set(&mut self.addresses, *address, *flags),
-            MapOp::Service(key, farm) => set(&mut self.services, *key, *farm),
+            MapOp::Vip(id, address) => {
+                assert!(u32::from(*id) < VIPS_MAX);
+                assert_ne!(*address, Some([0; 16]), "zeros say that a number is free");
+                assert_ne!(address.is_some(), self.vips.contains_key(id), "number {id} passes through free");
+                set(&mut self.vips, *id, *address);
+            }
+            MapOp::Service(key, entry) => set(&mut self.services, *key, *entry),
             MapOp::FarmLabel(id, label) => set(&mut self.farm_labels, *id, *label),
             MapOp::Farm(id, entry) => {
                 self.farms.insert(*id, *entry);
@@ -79,7 +87,7 @@ impl Kernel {
             }
             MapOp::Table(number, table) => {
                 assert!(*number < TABLES_MAX);
-                let used = self.services.values().any(|farm| self.farm(*farm).table == *number);
+                let used = self.services.values().any(|entry| self.farm(entry.farm).table == *number);
                 assert!(!used, "table {number} is overwritten while a farm uses it");
                 self.named.insert(*number, table.slots.iter().copied().collect());
                 self.tables.insert(*number, table.clone());
@@ -91,6 +99,7 @@ impl Kernel {
     pub fn observe(&self) -> Observed {
         let mut observed = Observed { filter: Box::new(self.filter), ..Observed::default() };
         observed.addresses = self.addresses.clone();
+        observed.vips = self.vips.clone();
         observed.services = self.services.clone();
         for (&id, &label) in &self.farm_labels {
             let farm = self.farm(id);
@@ -108,7 +117,22 @@ impl Kernel {
 
     /// Whatever a packet may find leads somewhere.
     pub fn assert_consistent(&self) {
-        let farms: BTreeSet<u16> = self.services.values().copied().collect();
+        for (key, entry) in &self.services {
+            assert_eq!(self.vips.get(&entry.vip), Some(&key.vip), "a service's VIP number names its address");
+        }
+        let addresses: BTreeSet<&MappedAddress> = self.vips.values().collect();
+        assert_eq!(addresses.len(), self.vips.len(), "an address has one number");
+        for (id, label) in &self.backend_labels {
+            let entry = self.backend(*id);
+            if entry != BackendEntry::default() {
+                assert_eq!(
+                    self.farm_labels.get(&entry.farm),
+                    Some(&label.farm),
+                    "a backend's farm is its own"
+                );
+            }
+        }
+        let farms: BTreeSet<u16> = self.services.values().map(|entry| entry.farm).collect();
         for id in farms {
             assert!(self.farm_labels.contains_key(&id), "a service leads to farm {id}, which has no label");
             let table = self.farm(id).table;
@@ -124,6 +148,7 @@ impl Kernel {
                 );
                 let entry = self.backend(*backend);
                 assert!(entry.address_v4 != [0; 4] || entry.address_v6 != [0; 16], "it has an address");
+                assert_eq!(entry.farm, id, "and knows its farm");
             }
         }
     }

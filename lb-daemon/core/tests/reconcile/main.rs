@@ -112,9 +112,7 @@ fn live_through(world: &mut World, wanted: &mut Wanted, step: &Step) {
         // Nothing has got a new owner.
         world.assert_means(&desired, &hops, &before);
         assert_eq!(world.plan(&desired, &hops).len(), 0, "nothing is left to do");
-        let kept =
-            world.kernel.backend_labels.len() - desired.farms.iter().map(|f| f.backends.len()).sum::<usize>();
-        assert!(kept <= world.look().len(), "what is kept is in use");
+        world.assert_no_number_is_hoarded(&desired);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_common::abi::{NextHop, ServiceKey};
+use lb_common::abi::{NextHop, ServiceKey, TimeoutTicks};
 use lb_core::config::model::{Addresses, BackendName, FarmName};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
 use proptest::prelude::*;
@@ -19,6 +19,7 @@ pub struct Backend {
     port: Option<u16>,
     weight: u32,
     serving: bool,
+    lives: bool,
 }
 
 /// One change of what is wanted; farms, backends and services by their place in small pools.
@@ -38,6 +39,11 @@ pub enum Edit {
     Mode {
         farm: usize,
         dnat: bool,
+    },
+    /// The time-out of everything, in ticks.
+    Timeout {
+        farm: usize,
+        ticks: u32,
     },
     Backend {
         farm: usize,
@@ -67,12 +73,14 @@ fn backend() -> impl Strategy<Value = Backend> {
         prop_oneof![Just(None), Just(Some(80)), Just(Some(8443))],
         0..=3u16,
         prop::bool::weighted(0.8),
+        any::<bool>(),
     )
-        .prop_map(|(address, port, weight, serving)| Backend {
+        .prop_map(|(address, port, weight, serving, lives)| Backend {
             address,
             port,
             weight: u32::from(weight),
             serving,
+            lives: serving || lives,
         })
 }
 
@@ -80,8 +88,9 @@ pub fn edit() -> impl Strategy<Value = Edit> {
     let farm = 0..FARMS;
     let some = || prop::option::weighted(0.7, backend());
     prop_oneof![
-        3 => (farm.clone(), any::<bool>(), prop::collection::vec(some(), BACKENDS))
+        6 => (farm.clone(), any::<bool>(), prop::collection::vec(some(), BACKENDS))
             .prop_map(|(farm, dnat, backends)| Edit::AddFarm { farm, dnat, backends }),
+        1 => (farm.clone(), 1..4u32).prop_map(|(farm, ticks)| Edit::Timeout { farm, ticks }),
         1 => farm.clone().prop_map(Edit::RemoveFarm),
         1 => (farm.clone(), farm.clone()).prop_map(|(from, to)| Edit::RenameFarm { from, to }),
         1 => (farm.clone(), any::<bool>()).prop_map(|(farm, dnat)| Edit::Mode { farm, dnat }),
@@ -89,7 +98,7 @@ pub fn edit() -> impl Strategy<Value = Edit> {
             .prop_map(|(farm, backend, to)| Edit::Backend { farm, backend, to }),
         4 => (farm.clone(), 0..BACKENDS, any::<bool>())
             .prop_map(|(farm, backend, serving)| Edit::Serving { farm, backend, serving }),
-        4 => (0..SERVICES, prop::option::weighted(0.8, farm))
+        12 => (0..SERVICES, prop::option::weighted(0.8, farm))
             .prop_map(|(service, farm)| Edit::Service { service, farm }),
         3 => (0..ADDRESSES, prop::option::weighted(0.8, 1..4u8))
             .prop_map(|(address, hop)| Edit::Hop { address, hop }),
@@ -98,10 +107,16 @@ pub fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+#[derive(Debug, Clone)]
+struct Farm {
+    dnat: bool,
+    timeout: u32,
+    backends: BTreeMap<usize, Backend>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// `dnat`, and the backends.
-    farms: BTreeMap<usize, (bool, BTreeMap<usize, Backend>)>,
+    farms: BTreeMap<usize, Farm>,
     services: BTreeMap<usize, usize>,
     hops: BTreeMap<usize, u8>,
     managed: bool,
@@ -114,7 +129,7 @@ impl Wanted {
             Edit::AddFarm { farm, dnat, backends } => {
                 let backends = backends.iter().cloned().enumerate();
                 let backends = backends.filter_map(|(index, backend)| Some((index, backend?))).collect();
-                self.farms.insert(*farm, (*dnat, backends));
+                self.farms.insert(*farm, Farm { dnat: *dnat, timeout: 1, backends });
             }
             Edit::RemoveFarm(farm) => {
                 self.farms.remove(farm);
@@ -129,20 +144,27 @@ impl Wanted {
             }
             Edit::Mode { farm, dnat } => {
                 if let Some(farm) = self.farms.get_mut(farm) {
-                    farm.0 = *dnat;
+                    farm.dnat = *dnat;
+                }
+            }
+            Edit::Timeout { farm, ticks } => {
+                if let Some(farm) = self.farms.get_mut(farm) {
+                    farm.timeout = *ticks;
                 }
             }
             Edit::Backend { farm, backend, to } => {
-                if let Some((_, backends)) = self.farms.get_mut(farm) {
+                if let Some(farm) = self.farms.get_mut(farm) {
                     match to {
-                        Some(to) => drop(backends.insert(*backend, to.clone())),
-                        None => drop(backends.remove(backend)),
+                        Some(to) => drop(farm.backends.insert(*backend, to.clone())),
+                        None => drop(farm.backends.remove(backend)),
                     }
                 }
             }
             Edit::Serving { farm, backend, serving } => {
-                if let Some(backend) = self.farms.get_mut(farm).and_then(|farm| farm.1.get_mut(backend)) {
-                    backend.serving = *serving;
+                if let Some(farm) = self.farms.get_mut(farm)
+                    && let Some(backend) = farm.backends.get_mut(backend)
+                {
+                    (backend.serving, backend.lives) = (*serving, *serving);
                 }
             }
             Edit::Service { service, farm: Some(farm) } => drop(self.services.insert(*service, *farm)),
@@ -160,25 +182,33 @@ impl Wanted {
         if self.reversed {
             farms.reverse();
         }
-        Desired { farms, manage_vips: self.managed }
+        Desired { farms, manage_vips: self.managed, ..Desired::default() }
     }
 
-    fn farm(&self, name: usize, (dnat, backends): &(bool, BTreeMap<usize, Backend>)) -> DesiredFarm {
+    fn farm(&self, name: usize, farm: &Farm) -> DesiredFarm {
         let services = self.services.iter().filter(|(_, owner)| **owner == name);
         let services: Vec<ServiceKey> = services.map(|(service, _)| key(*service)).collect();
         let mut vips: Vec<_> = services.iter().map(|key| key.vip).collect();
         vips.dedup();
-        let backends = backends.iter().map(|(name, backend)| DesiredBackend {
+        let backends = farm.backends.iter().map(|(name, backend)| DesiredBackend {
             name: BackendName::new(&format!("b{name}")).unwrap(),
             address: address(backend.address),
             port: backend.port,
             weight: backend.weight,
             serving: backend.serving,
+            lives: backend.lives,
         });
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
-            source_is_vip: !dnat,
-            refuse: *dnat,
+            source_is_vip: !farm.dnat,
+            refuse: farm.dnat,
+            timeouts: TimeoutTicks {
+                syn: farm.timeout,
+                established: farm.timeout,
+                half_closed: farm.timeout,
+                fin: farm.timeout,
+                udp: farm.timeout,
+            },
             vips,
             services,
             backends: backends.collect(),

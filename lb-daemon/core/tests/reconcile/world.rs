@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::*;
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops};
-use lb_core::diff::{MapOp, Observed, Planner};
+use lb_core::diff::{MapOp, Number, Observed, Planner};
 use lb_core::maglev::{self, Member};
 use proptest::sample::Index;
 
@@ -15,6 +15,8 @@ use crate::kernel::{Kernel, Server, server};
 pub struct Connection {
     farm: (u16, Label),
     backend: (u16, BackendLabel, Server),
+    /// In the program's tables those of IPv6 alone bear it.
+    vip: (u16, MappedAddress),
     dnat: bool,
 }
 
@@ -32,14 +34,16 @@ impl World {
         Self { kernel, observed: Observed::default(), planner, connections: Vec::new() }
     }
 
-    /// The backends that connections refer to, as a look at the tables shows them now.
-    pub fn look(&self) -> BTreeSet<u16> {
-        self.connections.iter().map(|connection| connection.backend.0).collect()
+    /// The numbers that connections bear, as a look at the tables shows them now.
+    pub fn look(&self) -> BTreeSet<Number> {
+        let borne =
+            |connection: &Connection| [Number::Backend(connection.backend.0), Number::Vip(connection.vip.0)];
+        self.connections.iter().flat_map(borne).collect()
     }
 
     pub fn plan(&mut self, desired: &Desired, hops: &NextHops) -> Vec<MapOp> {
         let in_use = self.look();
-        self.planner.plan(&self.observed, desired, hops, |id| in_use.contains(&id)).unwrap()
+        self.planner.plan(&self.observed, desired, hops, |number| in_use.contains(&number)).unwrap()
     }
 
     pub fn carry_out(&mut self, op: &MapOp) {
@@ -54,6 +58,7 @@ impl World {
         assert!(found.filter == self.observed.filter);
         assert!(found.farms == self.observed.farms);
         assert_eq!(found.addresses, self.observed.addresses);
+        assert_eq!(found.vips, self.observed.vips);
         assert_eq!(found.services, self.observed.services);
         assert_eq!(found.backends, self.observed.backends);
         (self.observed, self.planner) = (found, Planner::default());
@@ -64,8 +69,8 @@ impl World {
         if self.kernel.services.is_empty() {
             return;
         }
-        let services: Vec<u16> = self.kernel.services.values().copied().collect();
-        let farm = *service.get(&services);
+        let services: Vec<_> = self.kernel.services.iter().map(|(key, entry)| (key.vip, *entry)).collect();
+        let (vip, ServiceEntry { farm, vip: number }) = *service.get(&services);
         let entry = self.kernel.farm(farm);
         if entry.table == NO_TABLE {
             return;
@@ -74,6 +79,7 @@ impl World {
         self.connections.push(Connection {
             farm: (farm, self.kernel.farm_labels[&farm]),
             backend: (backend, self.kernel.backend_labels[&backend], server(&self.kernel.backend(backend))),
+            vip: (number, vip),
             dnat: entry.source_is_vip == 0,
         });
     }
@@ -82,10 +88,13 @@ impl World {
         for connection in &self.connections {
             let (farm, label) = connection.farm;
             assert_eq!(self.kernel.farm_labels.get(&farm), Some(&label), "the farm's number is its own");
+            let (id, vip) = connection.vip;
+            assert_eq!(self.kernel.vips.get(&id), Some(&vip), "the number is the VIP's own");
             let (id, label, at) = connection.backend;
             assert_eq!(self.kernel.backend_labels.get(&id), Some(&label), "the number is the backend's own");
             let entry = self.kernel.backend(id);
             assert_eq!(server(&entry), at, "the number leads to the same server");
+            assert_eq!(entry.farm, farm, "and to the same farm");
             for address in addresses(&entry) {
                 let flags = self.kernel.addresses.get(&address).copied().unwrap_or(0);
                 assert!(flags & ADDRESS_BACKEND != 0, "its address is known as a backend's");
@@ -98,7 +107,7 @@ impl World {
     pub fn assert_means(&self, desired: &Desired, hops: &NextHops, before: &Observed) {
         let (mut services, mut addresses_wanted) = (BTreeMap::new(), BTreeMap::<MappedAddress, u32>::new());
         let (mut least, mut most) = (AddressFilter::EMPTY, AddressFilter::EMPTY);
-        let mut farms = BTreeSet::new();
+        let (mut farms, mut listed) = (BTreeSet::new(), BTreeSet::new());
         let managed = if desired.manage_vips { ADDRESS_MANAGED } else { 0 };
         for farm in &desired.farms {
             let label = Label::new(farm.name.as_str()).unwrap();
@@ -108,6 +117,11 @@ impl World {
             }
             assert!(farms.insert(label));
             services.extend(farm.services.iter().map(|key| (*key, id)));
+            for vip in farm.services.iter().map(|key| key.vip) {
+                let known = before.vips.iter().find(|(_, address)| **address == vip).map(|(id, _)| *id);
+                let id = self.vip_id(vip).expect("the VIP has a number");
+                assert!(known.is_none_or(|known| id == known), "a VIP keeps its number");
+            }
             for vip in &farm.vips {
                 addresses_wanted.insert(*vip, ADDRESS_VIP | managed);
                 [&mut least, &mut most].into_iter().for_each(|filter| admit(filter, *vip));
@@ -120,11 +134,16 @@ impl World {
             let addresses = ids.iter().flat_map(|id| addresses(&self.kernel.backend(*id)));
             addresses.filter(|_| !farm.source_is_vip).for_each(|address| admit(&mut least, address));
             self.assert_farm(id, farm, &ids);
+            listed.extend(ids);
         }
-        assert_eq!(self.kernel.services, services);
+        let farm_of = |(key, entry): (&ServiceKey, &ServiceEntry)| (*key, entry.farm);
+        assert_eq!(self.kernel.services.iter().map(farm_of).collect::<BTreeMap<_, _>>(), services);
         let mut labels: BTreeSet<Label> = BTreeSet::new();
         for (id, label) in &self.kernel.backend_labels {
             labels.insert(label.farm);
+            if !listed.contains(id) {
+                self.assert_former(*id, before);
+            }
             for address in addresses(&self.kernel.backend(*id)) {
                 *addresses_wanted.entry(address).or_default() |= ADDRESS_BACKEND;
                 admit(&mut most, address);
@@ -147,6 +166,20 @@ impl World {
         }
     }
 
+    /// Numbers that nothing desired has are borne by connections.
+    pub fn assert_no_number_is_hoarded(&self, desired: &Desired) {
+        let borne = self.look();
+        let listed = |id: &u16| self.kernel.backend(*id).flags & BACKEND_LISTED != 0;
+        for id in self.kernel.backend_labels.keys().filter(|id| !listed(id)) {
+            assert!(borne.contains(&Number::Backend(*id)), "backend {id} is kept for nobody");
+        }
+        let services = desired.farms.iter().flat_map(|farm| &farm.services);
+        let vips: BTreeSet<MappedAddress> = services.map(|key| key.vip).collect();
+        for (id, _) in self.kernel.vips.iter().filter(|(_, address)| !vips.contains(*address)) {
+            assert!(borne.contains(&Number::Vip(*id)), "VIP {id} is kept for nobody");
+        }
+    }
+
     fn assert_farm(&self, id: u16, farm: &DesiredFarm, ids: &[u16]) {
         let entry = self.kernel.farm(id);
         assert_eq!(entry.source_is_vip, u16::from(farm.source_is_vip));
@@ -164,6 +197,25 @@ impl World {
                 assert!(self.kernel.table(entry.table).slots[..] == expected[..], "the table is Maglev's");
             }
         }
+        let named: BTreeSet<u16> = match entry.table {
+            NO_TABLE => BTreeSet::new(),
+            number => self.kernel.table(number).slots.iter().copied().collect(),
+        };
+        for id in ids {
+            let takes = self.kernel.backend(*id).flags & BACKEND_TAKES != 0;
+            assert_eq!(takes, named.contains(id), "who takes connections is in the table, nobody else");
+        }
+    }
+
+    /// The entry of a backend that the configuration does not name: as it was, but it takes nothing new.
+    fn assert_former(&self, id: u16, before: &Observed) {
+        let (entry, was) = (self.kernel.backend(id), before.backends[&id].1);
+        assert_eq!(entry.flags, was.flags & BACKEND_LIVES);
+        assert_eq!((server(&entry), entry.farm, entry.timeouts), (server(&was), was.farm, was.timeouts));
+    }
+
+    fn vip_id(&self, vip: MappedAddress) -> Option<u16> {
+        self.kernel.vips.iter().find(|(_, address)| **address == vip).map(|(id, _)| *id)
     }
 
     /// The number of a backend, whose entry is right.
@@ -189,7 +241,11 @@ impl World {
         assert_eq!(entry.address_v4, backend.address.v4.map_or([0; 4], |v4| v4.octets()));
         assert_eq!(entry.address_v6, backend.address.v6.map_or([0; 16], |v6| v6.octets()));
         assert_eq!(entry.port, backend.port.unwrap_or(0).to_be_bytes());
-        assert_eq!(entry.serving, u16::from(backend.serving));
+        assert_eq!(Some(entry.farm), self.observed.farm_id(&farm.name));
+        assert_eq!(entry.timeouts, farm.timeouts);
+        let holds = |flag: u16| entry.flags & flag != 0;
+        assert!(holds(BACKEND_LISTED));
+        assert_eq!((holds(BACKEND_SERVES), holds(BACKEND_LIVES)), (backend.serving, backend.lives));
         let old = before.backends.get(&id).map(|(_, entry)| *entry).unwrap_or_default();
         for (address, hop, old) in [
             (backend.address.v4.map(Into::into), entry.hop_v4, old.hop_v4),

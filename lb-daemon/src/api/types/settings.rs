@@ -36,7 +36,9 @@ pub struct DaemonSettings {
     pub socket_group: Option<String>,
     pub state_dir: String,
     pub bpffs_dir: String,
-    pub connections: u32,
+    /// Absent: by the machine's memory; the running daemon says how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     pub manage_vips: bool,
 }
 
@@ -161,6 +163,7 @@ pub(super) fn scheduler(of: Scheduler) -> &'static str {
 pub struct TimeoutSettings {
     pub syn: String,
     pub established: String,
+    pub half_closed: String,
     pub fin: String,
     pub udp: String,
 }
@@ -170,6 +173,7 @@ impl From<&model::Timeouts> for TimeoutSettings {
         Self {
             syn: duration(of.syn),
             established: duration(of.established),
+            half_closed: duration(of.half_closed),
             fin: duration(of.fin),
             udp: duration(of.udp),
         }

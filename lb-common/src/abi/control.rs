@@ -1,0 +1,68 @@
+//! What every packet needs to know and the daemon alone decides: the time, the seeds, the interfaces, what a newcomer may
+//! take. One value, mapped into the daemon, so that it writes one word at a time.
+
+use super::FARMS_MAX;
+use crate::wire::eth::Mac;
+
+/// An interface that the program is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Interface {
+    /// 0: none.
+    pub ifindex: u32,
+    /// Its own hardware address: frames to others are not ours.
+    pub mac: Mac,
+    pub reserved: [u16; 3],
+}
+
+/// Places for interfaces; their numbers are below this.
+pub const INTERFACES_MAX: u32 = 64;
+
+/// The number of the interface `ifindex`: its place in [`Control::interfaces`]. `factor` is one that gives each attached
+/// interface a place of its own.
+#[inline(always)]
+pub const fn interface_number(ifindex: u32, factor: u32) -> u32 {
+    ifindex.wrapping_mul(factor) >> 26
+}
+
+/// A newcomer takes an old unanswered connection's home line before it takes an empty one: there are too many of those.
+pub const POLICY_UNANSWERED_FIRST: u32 = 1;
+/// A newcomer may take the line of a TCP handshake that the backend has answered: there are too many of those.
+pub const POLICY_TAKE_ANSWERED_TCP: u32 = 2;
+/// The same for datagrams that were answered once.
+pub const POLICY_TAKE_ANSWERED_UDP: u32 = 4;
+/// The same for senders of datagrams that nobody answers.
+pub const POLICY_TAKE_ONE_SIDED: u32 = 8;
+/// UDP has its share of the table: its newcomers take no empty line.
+pub const POLICY_UDP_FULL: u32 = 16;
+/// Given to a newcomer whose farm, or protocol, has its share: it takes no empty line.
+pub const POLICY_NO_EMPTY: u32 = 32;
+/// Given to a newcomer of UDP if that has its share: he takes nothing from TCP.
+pub const POLICY_UDP_ONLY: u32 = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Control {
+    /// The time in ticks. It counts on only while a daemon runs.
+    pub now: u32,
+    /// See [`interface_number`].
+    pub interface_factor: u32,
+    /// `POLICY_*` for the table of IPv4 and for that of IPv6.
+    pub policy: [u32; 2],
+    /// Answers to packets that are refused which a CPU may send in a tick.
+    pub refusals: u32,
+    pub reserved: u32,
+    /// Secrets of the connection tables' hash.
+    pub table_seed: [u64; 2],
+    /// The secret of the hash that picks a backend, the same on all nodes of an installation.
+    pub flow_seed: u64,
+    /// Farms that have their share of the one table and of the other, a bit each.
+    pub farms_full: [[u64; FARMS_MAX as usize / 64]; 2],
+    pub interfaces: [Interface; INTERFACES_MAX as usize],
+}
+
+const _: () = assert!(size_of::<Interface>() == 16 && size_of::<Control>() == 48 + 128 + 1024);
+
+#[cfg(feature = "user")]
+// SAFETY: integers and bytes, any bit pattern valid, no padding (6*4, 3*8, 128, 64*(4+6+6)).
+unsafe impl aya::Pod for Control {}
