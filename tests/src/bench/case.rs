@@ -157,9 +157,10 @@ fn known(traffic: Traffic) -> u32 {
     }
 }
 
-/// How many connections the table is made for.
+/// How many connections the table is made for: somewhat more than are known, since the first windows without room appear when half
+/// of the lines are taken.
 fn room(traffic: Traffic) -> u32 {
-    known(traffic).max(CONNECTIONS)
+    (known(traffic) / 8 * 9).max(CONNECTIONS)
 }
 
 /// Who is where, in one address family.
