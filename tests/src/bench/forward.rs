@@ -152,6 +152,7 @@ impl Lane {
             let (front, back) = (if_nametoindex("b0")?, if_nametoindex("b1")?);
             let hops = hops(&farms, back, SINK_MAC, BACK_MAC);
             let mut drover = Balancer::new(farms, &hops, CONNECTIONS)?;
+            drover.datapath.register(&[(front, FRONT_MAC), (back, BACK_MAC)])?;
             for (name, index) in [("b0", front), ("b1", back)] {
                 drover.datapath.attach(name, index, model::XdpMode::Native)?;
             }
