@@ -132,7 +132,7 @@ impl Daemon {
         }
         self.place_vips().await;
         self.remember_departed(&old);
-        self.cut_vips(gone);
+        self.cut_vips(gone).await;
         self.watch_backends(false);
         let message = match &planned.lines[..] {
             [] => format!("configuration {} applied: nothing new", self.generation),

@@ -125,13 +125,16 @@ impl Daemon {
         gone
     }
 
-    /// Cuts the connections of VIPs that are gone, beside the loop.
-    pub(super) fn cut_vips(&self, gone: Vec<IpAddr>) {
+    /// Cuts the connections of VIPs that are gone, and waits for it: whoever asked for the change is answered when it has come to
+    /// its end. A look at the largest tables takes some hundredths of a second.
+    pub(super) async fn cut_vips(&self, gone: Vec<IpAddr>) {
         if gone.is_empty() {
             return;
         }
         let reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || reader.cut_vips(&gone));
+        if let Err(error) = tokio::task::spawn_blocking(move || reader.cut_vips(&gone)).await {
+            tracing::error!("cutting the connections of VIPs that are gone broke off: {error}");
+        }
     }
 
     /// Forgets VIPs whose time is over; whether there were any.
