@@ -162,9 +162,9 @@ pub fn is_backend<A: Address>(address: &A) -> bool {
     address_flags(address) & ADDRESS_BACKEND != 0
 }
 
-/// What serves a flow's destination, as [`Service::raw`], or [`Service::NONE`]. A function of its own, for the sake of the
-/// stack, and with a plain number for an answer: the kernel refuses the BTF of niche-packed enums.
-#[inline(never)]
+/// What serves a flow's destination, as [`Service::raw`], or [`Service::NONE`]. In its caller, which is a function of its own:
+/// Linux 6.1 counts each function's stack in steps of 32 bytes, and one more would be too much.
+#[inline(always)]
 pub fn service<A: Address>(key: &FlowKey<A>) -> u64 {
     let mut service = ServiceKey::new(key.dst.mapped(), key.dst_port, key.protocol);
     // SAFETY: two u16, read once; the daemon replaces entries whole.
