@@ -61,7 +61,7 @@ pub fn drover(ctx: XdpContext) -> u32 {
     if matches!(verdict, Verdict::Opened) {
         debug!(&ctx, "connection opened, leaving by interface {}", egress);
     } else if matches!(verdict, Verdict::PortsExhausted | Verdict::TableFull | Verdict::Inconsistent) {
-        debug!(&ctx, "dropped, verdict {}", verdict as u32);
+        debug!(&ctx, "found no room, verdict {}", verdict as u32);
     }
     // An answer may go out whatever became of the packet itself.
     let disposition = if egress != 0 { Disposition::Forward } else { verdict.disposition() };

@@ -24,8 +24,6 @@ const ATTEMPTS: u32 = 4;
 const STALE: u32 = 10;
 /// Ticks after which nothing more is expected for a half-open connection.
 const SILENCE: u32 = 20;
-/// Longer than anything is idle; a line seen by a CPU whose time is a tick ahead counts as such, too, and is over in a tick.
-const FOREVER: u32 = 1 << 30;
 
 /// Opens a connection for the packet, by the choice that was made, and sends it on. A function of its own; see `main`.
 #[inline(never)]
@@ -153,7 +151,8 @@ fn enter_reverse<F: Calls>(work: &mut Work<F>, choice: Choice, policy: u32) -> R
         if index == NOWHERE || !meta.is_live() {
             continue;
         }
-        let idle = now.wrapping_sub(line.last_seen()).min(FOREVER);
+        // Another CPU's "now" may be a tick ahead: the youngest is not the oldest.
+        let idle = (now.wrapping_sub(line.last_seen()) as i32).max(0) as u32;
         // What a backend still says to the one whose port it was is told from what it says to the newcomer by TCP's numbers
         // alone; datagrams have none, so their ports must have been silent for a while.
         let silent = work.is_tcp() || idle >= SILENCE;

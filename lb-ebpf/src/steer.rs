@@ -2,14 +2,14 @@
 //! change together; each by a swap of its first word that fails if the line has changed hands.
 
 use lb_common::abi::{BACKEND_TAKES, BackendEntry};
-use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, State};
+use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, State, Table};
 use lb_common::tcp::{self, Action, Answer, Known, Segment};
 use lb_common::udp;
 use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Tcp};
 
 use crate::calls::Calls;
-use crate::line::Line;
+use crate::line::{Connections, Line};
 use crate::lookup::Found;
 use crate::maps;
 use crate::ports;
@@ -37,15 +37,14 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
         F::free_pair(index, meta.0);
         return Steered::Anew;
     }
-    let (peer_index, peer_meta) = match peer(F::line(line.peer()), line.peer(), index) {
-        Some(peer) => peer,
+    let peer = line.peer();
+    let (Some(peer_meta), Some(peer_line)) =
+        (Table(Connections::<F>::new()).peer_at(peer, index), F::line(peer))
+    else {
         // Half a pair is nobody.
-        None => {
-            F::free_pair(index, meta.0);
-            return Steered::Anew;
-        }
+        F::free_pair(index, meta.0);
+        return Steered::Anew;
     };
-    let Some(peer_line) = F::line(peer_index) else { return Steered::Done(Err(Verdict::Inconsistent)) };
     let (forward, reverse) = if meta.is_reverse() { (peer_line, line) } else { (line, peer_line) };
     let (known, action) = match judge::<F>(work, meta, line, forward, reverse, backend) {
         Ok(judged) => judged,
@@ -96,18 +95,6 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
 pub fn comes_astray<F: Calls>(ingress: u32, meta: Meta, backend: &BackendEntry) -> bool {
     let interface = F::hop(backend).ifindex;
     meta.is_reverse() && interface != 0 && interface != ingress
-}
-
-/// The peer of the line `index`, if it is one.
-#[inline(always)]
-fn peer(line: Option<Line>, peer: u32, index: u32) -> Option<(u32, Meta)> {
-    let line = line?;
-    let meta = line.meta();
-    if meta.is_live() && line.peer() == index && line.meta().version() == meta.version() {
-        Some((peer, meta))
-    } else {
-        None
-    }
 }
 
 /// State and FINs after the packet, and what becomes of it. Numbers that are kept in the lines are written.

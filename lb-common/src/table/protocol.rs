@@ -1,7 +1,7 @@
 //! Entering, finding and freeing lines; see the description of [`super`].
 
 use super::choice::{AT_ONCE, YOUNG, expired, peer_at};
-use super::{FAR, Homes, Line as _, Lines, Meta, State, WINDOW, rank};
+use super::{FAR, Homes, Line as _, Lines, Meta, State, WINDOW};
 use crate::abi::{POLICY_NO_EMPTY, POLICY_UDP_ONLY, POLICY_UNANSWERED_FIRST};
 
 /// What became of an attempt to enter a flow.
@@ -9,7 +9,7 @@ use crate::abi::{POLICY_NO_EMPTY, POLICY_UDP_ONLY, POLICY_UNANSWERED_FIRST};
 pub enum Claim {
     /// The line is the caller's: he writes the entry and publishes it, or frees it.
     At { index: u32, meta: Meta, evicted: bool },
-    /// The flow is there, or somebody is entering it.
+    /// The flow is there, or somebody is entering it, or others were quicker each time: the caller's packet is repeated.
     Taken,
     /// There is no line that a newcomer may take.
     Full,
@@ -90,7 +90,7 @@ impl<L: Lines> Table<L> {
             }
             return Claim::Taken;
         }
-        Claim::Full
+        Claim::Taken
     }
 
     /// The home line, if a newcomer takes it without looking any further, and its first word.
@@ -167,11 +167,6 @@ impl<L: Lines> Table<L> {
         }
         self.give_back(claim.index, claimed, homes);
         false
-    }
-
-    /// See [`rank`].
-    pub fn rank(&self, index: u32, line: L::Line, meta: Meta, now: u32) -> u32 {
-        if meta.is_live() && self.expired(index, line, meta, now) { rank::EXPIRED } else { meta.rank() }
     }
 
     /// Whether a live line has been idle for longer than its state allows, and its peer as well.
