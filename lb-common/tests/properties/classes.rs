@@ -32,7 +32,8 @@ fn window(table: &Table<&Mapping<V4>>, home: u32) -> Vec<Seen> {
         let index = (home + distance) & table.0.mask();
         let line = line(table, index);
         let meta = line.meta();
-        let rank = table.rank(index, line, meta, NOW);
+        let expired = meta.is_live() && table.expired(index, line, meta, NOW);
+        let rank = if expired { rank::EXPIRED } else { meta.rank() };
         Seen { index, distance, meta, rank, idle: NOW.wrapping_sub(line.last_seen()) }
     };
     (0..16).map(seen).collect()

@@ -313,33 +313,3 @@ fn lines_follow_their_interfaces_number() {
     world.rewrite_interfaces(&moves);
     assert_eq!((live::<[u8; 4]>(&world), live::<[u8; 16]>(&world)), (0, 0));
 }
-
-/// Of this thread.
-fn cpu_time() -> Duration {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
-}
-
-/// Prints what a round and a list cost, for a table half full. It asserts nothing; `--ignored --nocapture` runs it.
-#[test]
-#[ignore = "measures"]
-fn measure_a_round_and_a_list() {
-    let world = world(1 << 21);
-    for i in 0..1u32 << 19 {
-        let [_, _, high, low] = i.to_be_bytes();
-        let opened = v4(0, u16::from_be_bytes([high, low]), (i >> 16) as u16, State::Established);
-        open(&world, &Opened { client: [10, 0, (i >> 16) as u8, low], ..opened });
-    }
-    let mut sweeper = Sweeper::default();
-    for _ in 0..5 {
-        let start = cpu_time();
-        let sweep = round(&world, &mut sweeper);
-        let swept = cpu_time() - start;
-        let start = cpu_time();
-        let (_, total) = world.list(&client("10.0.7.0"), 1000);
-        let listed = cpu_time() - start;
-        println!(
-            "{:?} connections: round {swept:?}, list of {total} {listed:?}",
-            sweep.live.values().sum::<u64>()
-        );
-    }
-}
