@@ -114,7 +114,14 @@ fn verdict(address: SocketAddr, kind: CheckKind) -> (Judgement, String) {
     runtime.block_on(async {
         let (sender, mut reports) = tokio::sync::mpsc::channel(16);
         let runner = Runner::spawn(sender);
-        runner.set_targets(vec![Target { farm, backend, address, check, vip: None, adopted: false }]);
+        runner.set_targets(vec![Target {
+            farm,
+            backend,
+            address,
+            check,
+            vip: None,
+            adopted: Judgement::Starting,
+        }]);
         loop {
             let report = tokio::time::timeout(PATIENCE, reports.recv()).await.expect("a verdict in time");
             let report = report.expect("the runner lives");

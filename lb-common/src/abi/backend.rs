@@ -76,6 +76,10 @@ pub const BACKEND_TAKES: u16 = 2;
 pub const BACKEND_LIVES: u16 = 4;
 /// The configuration names it. One that it does not name any more has only connections of old.
 pub const BACKEND_LISTED: u16 = 8;
+/// It serves though its checks hold it to be down, since its farm tries all. For the next daemon; the program does not look.
+pub const BACKEND_TRIED: u16 = 16;
+/// It serves, and nobody checks it. For the next daemon; the program does not look.
+pub const BACKEND_UNCHECKED: u16 = 32;
 
 /// A backend as the data plane sees it. The first 64 bytes are all that the established path reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

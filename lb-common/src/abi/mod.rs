@@ -9,8 +9,8 @@ mod service;
 
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
 pub use backend::{
-    BACKEND_LISTED, BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BackendCounters, BackendEntry,
-    BackendLabel, Label, NextHop, TimeoutTicks,
+    BACKEND_LISTED, BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED,
+    BackendCounters, BackendEntry, BackendLabel, Label, NextHop, TimeoutTicks,
 };
 pub use control::*;
 pub use farm::{FarmEntry, MaglevTable, NO_TABLE, TABLE_SIZE};

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_common::abi::{
-    MappedAddress, NextHop, ServiceKey, TICK_MILLISECONDS, TimeoutTicks, WILDCARD_PORT, map_ipv4,
+    BACKEND_SERVES, BACKEND_TRIED, BACKEND_UNCHECKED, MappedAddress, NextHop, ServiceKey, TICK_MILLISECONDS,
+    TimeoutTicks, WILDCARD_PORT, map_ipv4,
 };
 use lb_common::wire::protocol;
 
 use crate::config::model::{
     Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, Timeouts, WhenAllDown,
 };
+use crate::health::Judgement;
 use crate::state::BackendStatus;
 
 /// Where packets for an address go next, for those addresses where it is known.
@@ -86,8 +88,36 @@ pub struct DesiredBackend {
     pub weight: u32,
     /// Takes new connections, weight permitting.
     pub serving: bool,
+    /// Why it does, if it does.
+    pub ground: Ground,
     /// Not known to be down.
     pub lives: bool,
+}
+
+/// Why a backend takes new connections. The next daemon learns it from the maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ground {
+    /// Its checks hold it to be up.
+    #[default]
+    Checked,
+    /// Nobody checks it, or it cannot be checked now.
+    Unchecked,
+    /// It is down, nobody is left, and the farm tries all.
+    Tried,
+}
+
+/// What a daemon holds of a backend that stands in the maps with `flags`, before it has checked it.
+pub fn adopted(flags: u16) -> Judgement {
+    let has = |flag: u16| flags & flag != 0;
+    if !has(BACKEND_SERVES) {
+        Judgement::Starting
+    } else if has(BACKEND_TRIED) {
+        Judgement::Down
+    } else if has(BACKEND_UNCHECKED) {
+        Judgement::Unchecked
+    } else {
+        Judgement::Up
+    }
 }
 
 impl DesiredBackend {
@@ -111,6 +141,15 @@ impl Desired {
                     port: backend.port,
                     weight: u32::from(facts.weight) * u32::from(facts.ramp),
                     serving,
+                    ground: match facts.status {
+                        BackendStatus::Unchecked => Ground::Unchecked,
+                        BackendStatus::Down => Ground::Tried,
+                        BackendStatus::Up
+                        | BackendStatus::Starting
+                        | BackendStatus::Draining
+                        | BackendStatus::Maintenance
+                        | BackendStatus::Standby => Ground::Checked,
+                    },
                     // One that is tried in the hope that it lives is held to live.
                     lives: serving || !(facts.failing || facts.status == BackendStatus::Down),
                 }

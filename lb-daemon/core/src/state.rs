@@ -35,7 +35,7 @@ pub enum BackendStatus {
     Maintenance,
     /// Healthy, but of a lower priority than those in use.
     Standby,
-    /// The farm has no checks: takes traffic, and nobody knows whether it should.
+    /// The farm has no checks, or those of one that was up cannot be made: takes traffic, and nobody knows whether it should.
     Unchecked,
 }
 
@@ -228,6 +228,8 @@ pub enum EventKind {
     ConfigRefused,
     BackendUp,
     BackendDown,
+    /// One that was up cannot be checked any more.
+    BackendUnchecked,
     BackendAdmin,
     ConnectionsCut,
     NextHop,
@@ -245,6 +247,7 @@ impl EventKind {
             Self::ConfigRefused => "config-refused",
             Self::BackendUp => "backend-up",
             Self::BackendDown => "backend-down",
+            Self::BackendUnchecked => "backend-unchecked",
             Self::BackendAdmin => "backend-admin",
             Self::ConnectionsCut => "connections-cut",
             Self::NextHop => "next-hop",

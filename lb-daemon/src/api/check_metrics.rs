@@ -17,6 +17,9 @@ pub(super) fn write(told: &ChecksTold, to: &mut Writer<'_>) -> fmt::Result {
     to.gauges("check_up", "1 if the check holds the backend to be up, else 0", up)?;
     let transitions = checks.iter().map(|check| (labels(check), check.transitions));
     to.counters("check_transitions", "How often the check went from up to down or back", transitions)?;
+    let untried = checks.iter().map(|check| (labels(check), check.untried));
+    let help = "How often the check could not be made, through no fault of the backend";
+    to.counters("check_untried", help, untried)?;
     let help = "How long runs of the check took; a check that farms share has the same runs in each";
     to.histograms("check_duration_seconds", help, checks.iter().map(|it| (labels(it), &it.durations)))?;
     let help = "How much later than planned runs of checks started";

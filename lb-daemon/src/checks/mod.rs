@@ -175,9 +175,11 @@ impl Task {
             Ok(ended) => ended,
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
-                // The board counts it as failed at its time-out.
                 tracing::error!(%error, "a probe broke off");
-                return;
+                let broken = self.in_flight.iter().find(|(_, handle)| handle.id() == error.id());
+                let Some(probe) = broken.map(|(probe, _)| *probe) else { return };
+                // That it broke off is the daemon's fault, whatever the backend has sent.
+                (probe, Err(Untried("the probe broke off; the log says why".to_owned())))
             }
         };
         self.in_flight.remove(&probe);

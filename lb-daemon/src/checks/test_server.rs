@@ -27,7 +27,7 @@ pub(super) async fn probed(address: SocketAddr, kind: CheckKind, timeout: Durati
         address,
         check,
         vip: None,
-        adopted: false,
+        adopted: lb_core::health::Judgement::Starting,
     };
     tokio::time::timeout(timeout, super::run_probe(&target))
         .await

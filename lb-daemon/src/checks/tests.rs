@@ -27,7 +27,7 @@ fn target(backend: &str, address: SocketAddr) -> Target {
         address,
         check: Check { interval: INTERVAL, timeout: TIMEOUT, rise: 2, fall: 3, ..Check::tcp() },
         vip: None,
-        adopted: false,
+        adopted: Judgement::Starting,
     }
 }
 
@@ -135,7 +135,7 @@ async fn other_targets_leave_what_is_known_alone() {
 async fn an_adopted_backend_is_up_before_its_first_probe() {
     let at = SocketAddr::from((address(), 9));
     let (runner, mut reports) = runner();
-    runner.set_targets(vec![Target { adopted: true, ..target("b", at) }]);
+    runner.set_targets(vec![Target { adopted: Judgement::Up, ..target("b", at) }]);
     assert_eq!(next(&mut reports).await.status, Judgement::Up);
     assert_eq!(next(&mut reports).await.status, Judgement::Down);
 }

@@ -108,6 +108,7 @@ fn state(state: CheckState) -> (&'static str, Tone) {
     match state {
         CheckState::Up => ("up", Tone::Good),
         CheckState::Down => ("DOWN", Tone::Bad),
+        CheckState::Unchecked => ("unchecked", Tone::Warning),
         CheckState::Starting => ("starting", Tone::Warning),
     }
 }

@@ -48,7 +48,7 @@ impl Daemon {
         let left: AllDeparted = left
             .filter(|(farm, backend)| {
                 let key = (farm.name.clone(), backend.name.clone());
-                self.health.get(&key).is_some_and(|health| health.status == Judgement::Up)
+                self.health.get(&key).is_some_and(|health| health.status.serves())
             })
             .filter_map(|(farm, backend)| {
                 let id = self.backend_id(farm, backend)?;
@@ -80,7 +80,7 @@ impl Daemon {
     pub(super) fn departed_targets(&self) -> Vec<Target> {
         let farms = self.departed.values().map(|departed| departed.farm.clone()).collect();
         // They were up when they left.
-        targets(&Config { daemon: self.config.daemon.clone(), farms }, |_, _, _| true)
+        targets(&Config { daemon: self.config.daemon.clone(), farms }, |_, _, _| Judgement::Up)
     }
 
     /// Takes a report if it is of one of them; whether it was. Whoever went down once has no connections that come back.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BACKEND_SERVES, BackendLabel, Label};
+use lb_common::abi::{BackendLabel, Label};
 use lb_core::config::model::{Backend, BackendName, Farm, FarmName, OnDown, WhenAllDown};
-use lb_core::desired::{BackendFacts, rank};
+use lb_core::desired::{BackendFacts, adopted, rank};
 use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
 
 use super::{BackendKey, Daemon, Health, describe};
@@ -73,6 +73,7 @@ impl Daemon {
         match self.health.get(key).map(|health| health.status) {
             Some(Judgement::Up) => BackendStatus::Up,
             Some(Judgement::Down) => BackendStatus::Down,
+            Some(Judgement::Unchecked) => BackendStatus::Unchecked,
             Some(Judgement::Starting) | None => BackendStatus::Starting,
         }
     }
@@ -89,26 +90,23 @@ impl Daemon {
         self.numbers.get(&label, &backend.address, backend.port)
     }
 
-    /// Whether the daemon before this one sent traffic to a backend.
-    fn was_serving(&self, farm: &Farm, backend: &Backend) -> bool {
+    /// What the daemon before this one held of a backend, as far as the maps tell.
+    fn held_before(&self, farm: &Farm, backend: &Backend) -> Judgement {
         let id = self.backend_id(farm, backend);
         let found = id.and_then(|id| self.observed.backends.get(&id));
-        found.is_some_and(|(_, entry)| entry.flags & BACKEND_SERVES != 0)
+        found.map_or(Judgement::Starting, |(_, entry)| adopted(entry.flags))
     }
 
-    /// Backends that the daemon before this one held to be up stay up until a check says otherwise.
+    /// What the daemon before this one held of the backends holds until a check says otherwise.
     pub(super) fn adopt_health(&mut self) {
         let enabled = self.config.farms.iter().filter(|farm| farm.enabled);
         let pairs = enabled.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let adopted =
-            pairs.filter(|(farm, backend)| self.was_serving(farm, backend)).map(|(farm, backend)| {
-                let health = Health {
-                    status: Judgement::Up,
-                    reason: "held to be up by the daemon before this one".to_owned(),
-                    since: self.started,
-                };
-                ((farm.name.clone(), backend.name.clone()), health)
-            });
+        let adopted = pairs.filter_map(|(farm, backend)| {
+            let status = self.held_before(farm, backend);
+            let reason = format!("held to be {} by the daemon before this one", status.as_str());
+            let health = Health { status, reason, since: self.started };
+            (status != Judgement::Starting).then(|| ((farm.name.clone(), backend.name.clone()), health))
+        });
         self.health = adopted.collect();
     }
 
@@ -117,7 +115,7 @@ impl Daemon {
         let config = self.config.clone();
         let mut targets = targets(&config, |farm, backend, _| {
             let found = if adopting { self.find(farm, backend) } else { None };
-            found.is_some_and(|(farm, backend)| self.was_serving(farm, backend))
+            found.map_or(Judgement::Starting, |(farm, backend)| self.held_before(farm, backend))
         });
         let watched: BTreeSet<_> =
             targets.iter().map(|target| (target.farm.clone(), target.backend.clone())).collect();
@@ -141,6 +139,7 @@ impl Daemon {
             match status {
                 Judgement::Up => self.tell_up(&key, if back { "resurrect" } else { "up" }, &reason),
                 Judgement::Down => down.push((key, reason)),
+                Judgement::Unchecked => self.tell_unchecked(&key, &reason),
                 Judgement::Starting => {}
             }
         }
@@ -165,7 +164,7 @@ impl Daemon {
         let back = before == Some(Judgement::Down) && status == Judgement::Up;
         if back && !slow_start.is_zero() {
             self.ramps.insert(key.clone(), (clock::now(), RAMP_FROM));
-        } else {
+        } else if status == Judgement::Down {
             self.ramps.remove(&key);
         }
         Some(Turn { key, status, back, reason })
@@ -181,6 +180,12 @@ impl Daemon {
     pub(super) fn tell_up(&self, key: &BackendKey, verb: &str, reason: &str) {
         let Some(message) = self.phrase(key, verb, reason) else { return };
         self.tell(EventLevel::Info, EventKind::BackendUp, Some(&key.0), Some(&key.1), message);
+    }
+
+    fn tell_unchecked(&self, key: &BackendKey, reason: &str) {
+        let Some(phrase) = self.phrase(key, "unchecked", reason) else { return };
+        let message = format!("{phrase}; it goes on as it was last judged");
+        self.tell(EventLevel::Warning, EventKind::BackendUnchecked, Some(&key.0), Some(&key.1), message);
     }
 
     /// Does with the connections of backends that went down what their farms ask for, and tells.

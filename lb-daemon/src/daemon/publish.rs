@@ -67,9 +67,15 @@ impl Daemon {
             BackendStatus::Maintenance => {
                 (touched, format!("put into maintenance by an operator; {}", checks()))
             }
-            BackendStatus::Unchecked => (touched, "the farm has no checks".to_owned()),
+            BackendStatus::Unchecked if farm.checks.is_empty() => {
+                (touched, "the farm has no checks".to_owned())
+            }
             BackendStatus::Starting if !farm.enabled => (touched, "the farm is disabled".to_owned()),
-            BackendStatus::Up | BackendStatus::Down | BackendStatus::Starting | BackendStatus::Standby => {
+            BackendStatus::Up
+            | BackendStatus::Down
+            | BackendStatus::Starting
+            | BackendStatus::Standby
+            | BackendStatus::Unchecked => {
                 (health.map_or(touched, |health| health.since), ejected().unwrap_or_else(checks))
             }
         };

@@ -175,6 +175,7 @@ fn check(backend: &str, passed: bool, history: usize) -> CheckReport {
         running: false,
         next_run_in: Duration::from_millis(7500),
         transitions: 3,
+        untried: 0,
         durations,
         shared_with: 0,
     }

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
-    BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKENDS_MAX, BackendEntry, BackendLabel, FARMS_MAX,
-    FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, NextHop, SERVICES_MAX, ServiceEntry, ServiceKey,
-    TABLE_SIZE, TABLES_MAX,
+    BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX,
+    BackendEntry, BackendLabel, FARMS_MAX, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, NextHop,
+    SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
 use super::vips::Vips;
 use super::{DiffError, MapOp, Number, Observed, free};
 use crate::config::model::{Addresses, FarmName};
-use crate::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
+use crate::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 
 /// A plan in the making.
 pub(super) struct Plan<'a> {
@@ -324,6 +324,8 @@ fn flags(backend: &DesiredBackend) -> u16 {
         | flag(backend.serving, BACKEND_SERVES)
         | flag(backend.takes(), BACKEND_TAKES)
         | flag(backend.lives, BACKEND_LIVES)
+        | flag(backend.serving && backend.ground == Ground::Tried, BACKEND_TRIED)
+        | flag(backend.serving && backend.ground == Ground::Unchecked, BACKEND_UNCHECKED)
 }
 
 // Names that the model accepts make labels.

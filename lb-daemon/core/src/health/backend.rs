@@ -23,7 +23,9 @@ pub(super) struct Tally {
     starting: BTreeSet<TargetId>,
     /// By since when.
     down: BTreeSet<(Instant, TargetId)>,
-    /// How many targets are up at each address.
+    /// By since when.
+    unchecked: BTreeSet<(Instant, TargetId)>,
+    /// How many targets are up or unchecked at each address.
     up_at: BTreeMap<IpAddr, usize>,
 }
 
@@ -47,11 +49,15 @@ impl Tally {
             Judgement::Down => {
                 self.down.remove(&(before.1, id));
             }
-            Judgement::Up => {
-                if let Some(up) = self.up_at.get_mut(&target.address.ip()) {
-                    *up = up.saturating_sub(1);
-                }
+            Judgement::Up => {}
+            Judgement::Unchecked => {
+                self.unchecked.remove(&(before.1, id));
             }
+        }
+        if before.0.serves()
+            && let Some(up) = self.up_at.get_mut(&target.address.ip())
+        {
+            *up = up.saturating_sub(1);
         }
         self.enter(id, target, machine.judgement(), machine.since());
     }
@@ -64,11 +70,18 @@ impl Tally {
             Judgement::Down => {
                 self.down.insert((since, id));
             }
-            Judgement::Up => *self.up_at.entry(target.address.ip()).or_default() += 1,
+            Judgement::Up => {}
+            Judgement::Unchecked => {
+                self.unchecked.insert((since, id));
+            }
+        }
+        if judgement.serves() {
+            *self.up_at.entry(target.address.ip()).or_default() += 1;
         }
     }
 
-    /// Judges the backend by its targets: down if any is down, up if all are up, else starting.
+    /// Judges the backend by its targets: down if any is down, up if all are up, unchecked if all that are not up are that, else
+    /// starting.
     ///
     /// A backend that is up and gets another target (a port is added to its farm) goes on serving until that target is
     /// judged, as long as each of its addresses has a target that is up. Taking it out for the time of one probe would
@@ -80,14 +93,22 @@ impl Tally {
         now: Instant,
     ) -> Health {
         let words = |id: TargetId| look(id).unwrap_or_default();
-        let was_up = before.filter(|health| health.status == Judgement::Up);
+        let served = before.filter(|health| health.status.serves());
+        let unchecked = || self.unchecked.first().map(|&(_, first)| (Judgement::Unchecked, words(first)));
         let (status, reason) = if let Some(&(_, first_down)) = self.down.first() {
             (Judgement::Down, words(first_down))
         } else if let Some(&unjudged) = self.starting.first() {
-            match was_up.filter(|_| self.up_at.values().all(|&up| up > 0)) {
-                Some(health) => (Judgement::Up, health.reason.clone()),
+            match served.filter(|_| self.up_at.values().all(|&up| up > 0)) {
+                Some(health) => unchecked().unwrap_or_else(|| match health.status {
+                    Judgement::Up => (Judgement::Up, health.reason.clone()),
+                    Judgement::Starting | Judgement::Down | Judgement::Unchecked => {
+                        (Judgement::Up, "the checks that have come to an end pass".to_owned())
+                    }
+                }),
                 None => (Judgement::Starting, words(unjudged)),
             }
+        } else if let Some(unchecked) = unchecked() {
+            unchecked
         } else {
             let reason = match *self.all.as_slice() {
                 [only] => words(only),
@@ -123,11 +144,11 @@ mod tests {
             address: address.parse().unwrap(),
             check: Check::tcp(),
             vip: None,
-            adopted: false,
+            adopted: Judgement::Starting,
         }
     }
 
-    /// `s` starting, `u` up, `d` down; the later in the list, the later it was judged.
+    /// `s` starting, `u` up, `d` down, `x` unchecked; the later in the list, the later it was judged.
     fn state(spec: &[(&str, char)], origin: Instant) -> Vec<(Target, Machine)> {
         spec.iter()
             .enumerate()
@@ -136,6 +157,11 @@ mod tests {
                 let mut machine = Machine::new(1, 1, now);
                 match letter {
                     'u' => machine.handle_result(&Outcome::passed("connected"), now),
+                    'x' => {
+                        machine.handle_result(&Outcome::passed("connected"), now);
+                        machine.handle_untried("no fork");
+                        machine.handle_overdue(now)
+                    }
                     'd' => machine.handle_result(&Outcome::failed("connection refused"), now),
                     _ => None,
                 };
@@ -146,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_backend_is_judged_by_all_its_targets() {
-        use Judgement::{Down, Starting, Up};
+        use Judgement::{Down, Starting, Unchecked, Up};
         let (a, b, v6) = ("10.0.0.11:80", "10.0.0.11:443", "[2001:db8::11]:80");
         type Row<'a> = (&'a str, Option<Judgement>, &'a [(&'a str, char)], Judgement, &'a str);
         let table: &[Row] = &[
@@ -174,6 +200,41 @@ mod tests {
                 &[(b, 'd'), (a, 'd')],
                 Down,
                 "tcp 10.0.0.11:443: connection refused",
+            ),
+            (
+                "one is unchecked",
+                Some(Up),
+                &[(a, 'u'), (b, 'x')],
+                Unchecked,
+                "tcp 10.0.0.11:443: cannot be checked: no fork",
+            ),
+            (
+                "down beats unchecked",
+                Some(Up),
+                &[(a, 'x'), (b, 'd')],
+                Down,
+                "tcp 10.0.0.11:443: connection refused",
+            ),
+            (
+                "another port of one that is unchecked",
+                Some(Unchecked),
+                &[(a, 'x'), (b, 's')],
+                Unchecked,
+                "tcp 10.0.0.11:80: cannot be checked: no fork",
+            ),
+            (
+                "another address of one that is unchecked",
+                Some(Unchecked),
+                &[(a, 'x'), (v6, 's')],
+                Starting,
+                "tcp [2001:db8::11]:80: not checked yet",
+            ),
+            (
+                "checked again, with another port to come",
+                Some(Unchecked),
+                &[(a, 'u'), (b, 's')],
+                Up,
+                "the checks that have come to an end pass",
             ),
             ("another port keeps an up backend up", Some(Up), &[(a, 'u'), (b, 's')], Up, "before"),
             (

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Tally, words};
+use super::overdue::{Overdue, patience};
 use super::subject::{Key, Subject};
 use super::{Health, Judgement, Limits, Machine, Outcome, ProbeId, Schedule, Step, SubjectId, Target};
 use crate::config::model::{BackendName, Check, FarmName};
@@ -49,6 +50,8 @@ pub(super) struct Slot {
     pub(super) transitions: u64,
     /// Which of several checks of the same kind at the same place of the backend it is, from 1.
     ordinal: usize,
+    /// When it is looked at whether it is overdue.
+    pub(super) look: Instant,
 }
 
 impl Slot {
@@ -77,6 +80,7 @@ pub struct Board {
     by_key: HashMap<Arc<Key>, SubjectId>,
     pub(super) backends: BTreeMap<(FarmName, BackendName), Backend>,
     pub(super) schedule: Schedule,
+    pub(super) overdue: Overdue,
 }
 
 impl Board {
@@ -90,6 +94,7 @@ impl Board {
             by_key: HashMap::new(),
             backends: BTreeMap::new(),
             schedule: Schedule::new(limits),
+            overdue: Overdue::default(),
         }
     }
 
@@ -172,7 +177,7 @@ impl Board {
         effects
     }
 
-    /// Starts what is due and counts what has outlasted its time-out as failed.
+    /// Starts what is due, counts what has outlasted its time-out as failed, and says of whom nothing was heard for too long.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         for step in self.schedule.handle_timeout(now) {
@@ -190,12 +195,15 @@ impl Board {
                 }
             }
         }
+        for id in self.overdue.due(now) {
+            effects.extend(self.look_at(id, now));
+        }
         effects
     }
 
     /// When [`Self::handle_timeout`] is to be called next, if nothing else happens before.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.schedule.next_timeout()
+        self.schedule.next_timeout().into_iter().chain(self.overdue.next()).min()
     }
 
     /// Something else says that a backend does not work: its checks are due now, but for those in flight or with a
@@ -232,6 +240,8 @@ impl Board {
         let other_words = match before.0 {
             Judgement::Starting => true,
             Judgement::Up => outcome.passed && !confirmed,
+            // Its words tell why nobody checks it, until a result has made it something else.
+            Judgement::Unchecked => false,
             Judgement::Down => !outcome.passed,
         };
         if transition.is_none() && !other_words {
@@ -239,14 +249,16 @@ impl Board {
         }
         let key = (slot.target.farm.clone(), slot.target.backend.clone());
         if transition.is_some() {
-            slot.transitions += u64::from(before.0 != Judgement::Starting);
+            // What was not checked for a while and is up again has not been down.
+            let turned = before.0 == Judgement::Down || machine.judgement() == Judgement::Down;
+            slot.transitions += u64::from(turned && before.0 != Judgement::Starting);
             let backend = self.backends.get_mut(&key)?;
             backend.tally.turn(id, &slot.target, before, &slot.machine);
         }
         self.rejudge(key, now)
     }
 
-    fn rejudge(&mut self, key: (FarmName, BackendName), now: Instant) -> Option<Effect> {
+    pub(super) fn rejudge(&mut self, key: (FarmName, BackendName), now: Instant) -> Option<Effect> {
         let backend = self.backends.get_mut(&key)?;
         let look = |id: TargetId| self.slots.get(&id).map(|slot| words(&slot.target, &slot.machine));
         let health = backend.tally.judge(backend.health.as_ref(), look, now);
@@ -310,14 +322,15 @@ impl Board {
         let before = retuned.and_then(|id| self.slots.get(&id));
         let (machine, transitions) = match before {
             Some(slot) => (slot.machine.retuned(rise, fall), slot.transitions),
-            None if target.adopted => (Machine::adopted_up(rise, fall, now), 0),
-            None => (Machine::new(rise, fall, now), 0),
+            None => (Machine::adopted(target.adopted, rise, fall, now), 0),
         };
         let id = TargetId(self.next_target);
         self.next_target += 1;
         let from = before.map(|slot| slot.subject);
         let subject = self.join(id, Key::of(&target), from, now);
-        self.slots.insert(id, Slot { target: Arc::new(target), machine, subject, transitions, ordinal: 1 });
+        let look = self.overdue.look(id, machine.heard() + patience(&target.check));
+        let target = Arc::new(target);
+        self.slots.insert(id, Slot { target, machine, subject, transitions, ordinal: 1, look });
         if let Some(old) = retuned {
             self.forget(old, effects);
         }
@@ -350,6 +363,7 @@ impl Board {
 
     fn forget(&mut self, id: TargetId, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.remove(&id) else { return };
+        self.overdue.forget(id, slot.look);
         let Some(subject) = self.subjects.get_mut(&slot.subject) else { return };
         subject.targets.remove(&id);
         if subject.targets.is_empty() {

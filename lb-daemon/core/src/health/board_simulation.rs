@@ -93,7 +93,7 @@ fn target(farm: &str, n: u32, interval: Duration) -> Target {
         address: nth(n),
         check: Check { interval, fast_interval: interval.min(ms(1000)), timeout: ms(3000), ..Check::tcp() },
         vip: None,
-        adopted: false,
+        adopted: Judgement::Starting,
     }
 }
 

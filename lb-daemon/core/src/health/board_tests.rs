@@ -16,7 +16,7 @@ fn target(backend: &str, address: &str) -> Target {
         address: address.parse().unwrap(),
         check: Check { interval: INTERVAL, timeout: TIMEOUT, rise: 2, fall: 3, ..Check::tcp() },
         vip: None,
-        adopted: false,
+        adopted: Judgement::Starting,
     }
 }
 
@@ -83,6 +83,27 @@ impl World {
         loop {
             let effects = self.board.handle_timeout(self.now);
             self.handle(effects, answer);
+            match self.board.next_timeout() {
+                Some(next) if next <= end => self.now = next,
+                Some(_) | None => break,
+            }
+        }
+        self.now = end;
+        std::mem::take(&mut self.said)
+    }
+
+    /// Lets time pass while no probe can be made.
+    fn run_untried(&mut self, time: Duration) -> Vec<String> {
+        let end = self.now + time;
+        loop {
+            let mut effects = self.board.handle_timeout(self.now);
+            let started = effects.extract_if(.., |effect| matches!(effect, Effect::Start { .. }));
+            for effect in started.collect::<Vec<_>>() {
+                let Effect::Start { probe, target } = effect else { continue };
+                self.starts.push((self.now - self.origin, target.address));
+                effects.extend(self.board.handle_untried(probe, "there is no file /x", self.now));
+            }
+            self.handle(effects, nobody_answers);
             match self.board.next_timeout() {
                 Some(next) if next <= end => self.now = next,
                 Some(_) | None => break,
@@ -198,11 +219,67 @@ fn another_port_leaves_a_backend_up_until_it_is_judged() {
 #[test]
 fn an_adopted_backend_stays_up_until_fall_failures() {
     let mut world = World::new();
-    world.set(&[Target { adopted: true, ..target("a", "10.0.0.1:80") }]);
+    world.set(&[Target { adopted: Judgement::Up, ..target("a", "10.0.0.1:80") }]);
     assert_eq!(world.said, ["a up: tcp 10.0.0.1:80: was up before the daemon started"]);
     world.said.clear();
     assert_eq!(world.run(Duration::ZERO, all_refuse), [""; 0]);
     assert_eq!(world.run(INTERVAL * 2, all_refuse), ["a down: tcp 10.0.0.1:80: connection refused"]);
+}
+
+/// Three intervals, the time-out of the last probe, and the second in which looks are gathered.
+const PATIENCE: Duration = Duration::from_secs(10 * 3 + 3 + 1);
+
+#[test]
+fn one_that_cannot_be_checked_is_unchecked_after_as_many_intervals_as_failures_take() {
+    let mut world = World::new();
+    world.set(&[target("a", "10.0.0.1:80")]);
+    world.run(INTERVAL * 3, all_answer);
+    let heard = world.starts.last().unwrap().0;
+    let told = world.origin + heard + PATIENCE;
+    assert_eq!(world.run_untried(told - Duration::from_secs(1) - world.now - FAST / 10), [""; 0]);
+    let said = world.run_untried(told - world.now);
+    assert_eq!(said, ["a unchecked: tcp 10.0.0.1:80: cannot be checked: there is no file /x"]);
+    let tries = world.starts.len();
+    assert_eq!(world.run_untried(PATIENCE * 2), [""; 0], "told once");
+    // It is tried at each interval, and in no hurry.
+    assert!((6..=8).contains(&(world.starts.len() - tries)), "{}", world.starts.len() - tries);
+    assert_eq!(world.run(INTERVAL, all_answer), ["a up: tcp 10.0.0.1:80: connected"]);
+    assert_eq!(world.run_untried(PATIENCE + INTERVAL).len(), 1);
+    assert_eq!(world.run(INTERVAL * 3, all_refuse), ["a down: tcp 10.0.0.1:80: connection refused"]);
+    let now = world.now;
+    assert_eq!(world.board.reports(None, None, 0, now)[0].transitions, 1);
+}
+
+#[test]
+fn one_whose_turn_does_not_come_is_unchecked() {
+    let mut world = World::new();
+    world.board = Board::new(Limits { network: 1, commands: 1 });
+    world.set(&[target("a", "10.0.0.1:80")]);
+    world.run(INTERVAL * 3, all_answer);
+    world.said.clear();
+    // From here on somebody else holds the only place, over and over.
+    let mut other = target("b", "10.0.0.2:80");
+    other.check.timeout = INTERVAL * 100;
+    other.check.interval = INTERVAL * 100;
+    world.set(&[target("a", "10.0.0.1:80"), other]);
+    world.said.clear();
+    let said = world.run(PATIENCE + INTERVAL, nobody_answers);
+    let expected = "a unchecked: tcp 10.0.0.1:80: has had no check that came to an end in time";
+    assert!(said.iter().any(|line| line == expected), "{said:?}");
+}
+
+#[test]
+fn one_that_was_never_judged_or_is_down_is_not_unchecked() {
+    let mut world = World::new();
+    world.set(&[target("a", "10.0.0.1:80")]);
+    world.said.clear();
+    let starting = "a starting: tcp 10.0.0.1:80: cannot be checked: there is no file /x";
+    assert_eq!(world.run_untried(PATIENCE * 2), [starting]);
+    world.run(INTERVAL, all_refuse);
+    let said = world.run_untried(PATIENCE * 2);
+    let down =
+        "a down: tcp 10.0.0.1:80: connection refused; since then it cannot be checked: there is no file /x";
+    assert_eq!(said, [down]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod backend;
 mod board;
 mod machine;
+mod overdue;
 pub mod passive;
 mod schedule;
 mod subject;
@@ -45,14 +46,22 @@ pub enum Judgement {
     Starting,
     Up,
     Down,
+    /// It was up when it was last checked, and no check of it has come to an end for so long that nobody can say that it is.
+    Unchecked,
 }
 
 impl Judgement {
+    /// Whether a backend of which that is held takes new connections.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Up | Self::Unchecked)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Unchecked => "unchecked",
         }
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct Subject {
     /// Who shares it; never empty.
     pub targets: BTreeSet<TargetId>,
     pub durations: Histogram,
+    /// How often it could not be made.
+    pub untried: u64,
     /// The latest results, oldest first, at most [`HISTORY`].
     history: VecDeque<Record>,
 }
@@ -85,7 +87,7 @@ pub(super) struct Subject {
 impl Subject {
     pub fn new(key: Arc<Key>) -> Self {
         let (targets, durations, history) = (BTreeSet::new(), Histogram::default(), VecDeque::new());
-        Self { key, targets, durations, history }
+        Self { key, targets, durations, untried: 0, history }
     }
 
     /// Takes over what was told of the subject that this one replaces.
@@ -93,6 +95,7 @@ impl Subject {
         if self.history.is_empty() {
             self.history.clone_from(&from.history);
             self.durations = from.durations.clone();
+            self.untried = from.untried;
         }
     }
 
@@ -104,8 +107,9 @@ impl Subject {
         }
         let reason = reason.get(..reason.floor_char_boundary(REASON_MAX)).unwrap_or_default().into();
         self.history.push_back(Record { ended: now, took, verdict, reason });
-        if verdict != CheckVerdict::Untried {
-            self.durations.record(took);
+        match verdict {
+            CheckVerdict::Passed | CheckVerdict::Failed => self.durations.record(took),
+            CheckVerdict::Untried => self.untried += 1,
         }
         turned
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::Judgement;
 use crate::config::model::{BackendName, Check, Config, Farm, FarmName, Ports};
 
 /// One check at one address and port of one backend.
@@ -14,8 +15,8 @@ pub struct Target {
     pub check: Check,
     /// Where clients connect to the farm, for commands that are told it; see [`vip_of`].
     pub vip: Option<SocketAddr>,
-    /// Whether an earlier daemon held the backend to be up. Looked at only when the target is new to the board.
-    pub adopted: bool,
+    /// What an earlier daemon held of the backend. Looked at only when the target is new to the board.
+    pub adopted: Judgement,
 }
 
 /// As at the start of a reason: `tcp 10.0.0.11:443`, and `icmp 10.0.0.11` of a check that has no port.
@@ -29,9 +30,12 @@ impl fmt::Display for Target {
     }
 }
 
-/// Every target of `config`. `adopted` says whether an earlier daemon held the backend with this name at this
-/// address to be up; a daemon that has been running answers `false`, since the board remembers.
-pub fn targets(config: &Config, adopted: impl Fn(&FarmName, &BackendName, IpAddr) -> bool) -> Vec<Target> {
+/// Every target of `config`. `adopted` says what an earlier daemon held of the backend with this name at this
+/// address; a daemon that has been running answers `Starting`, since the board remembers.
+pub fn targets(
+    config: &Config,
+    adopted: impl Fn(&FarmName, &BackendName, IpAddr) -> Judgement,
+) -> Vec<Target> {
     let mut targets = Vec::new();
     for farm in config.farms.iter().filter(|farm| farm.enabled) {
         for backend in &farm.backends {
@@ -111,7 +115,7 @@ mod tests {
     }
 
     fn listed(config: &Config) -> Vec<String> {
-        let targets = targets(config, |_, _, _| false);
+        let targets = targets(config, |_, _, _| Judgement::Starting);
         targets.iter().map(|target| format!("{} {} {target}", target.farm, target.backend)).collect()
     }
 
@@ -152,7 +156,12 @@ mod tests {
     #[test]
     fn adoption_is_asked_for_each_address() {
         let both = backend("b", Some("10.0.0.1"), Some("2001:db8::1"), Some(80));
-        let targets = targets(&config(vec![farm("web", vec![both])]), |_, _, address| address.is_ipv4());
-        assert_eq!(targets.iter().map(|target| target.adopted).collect::<Vec<_>>(), [true, false]);
+        let targets = targets(&config(vec![farm("web", vec![both])]), |_, _, address| {
+            if address.is_ipv4() { Judgement::Up } else { Judgement::Down }
+        });
+        assert_eq!(
+            targets.iter().map(|target| target.adopted).collect::<Vec<_>>(),
+            [Judgement::Up, Judgement::Down]
+        );
     }
 }

@@ -66,6 +66,7 @@ impl Board {
             running,
             next_run_in: next.saturating_duration_since(now),
             transitions: slot.transitions,
+            untried: subject.untried,
             durations: subject.durations.clone(),
             shared_with: subject.targets.len().saturating_sub(1),
         })

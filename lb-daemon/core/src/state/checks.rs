@@ -66,6 +66,8 @@ pub struct CheckReport {
     pub next_run_in: Duration,
     /// How often the judgement went from up to down or back.
     pub transitions: u64,
+    /// How often it could not be run.
+    pub untried: u64,
     /// How long the runs took.
     pub durations: Histogram,
     /// How many checks of other farms and backends this one shares its runs with.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::abi::*;
 use lb_core::config::model::{Addresses, BackendName, FarmName, Timeouts};
-use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped, ticks};
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped, ticks};
 use lb_core::diff::{DiffError, MapOp, Number, Observed, Planner};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -27,6 +27,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
                 port: None,
                 weight: 1,
                 serving: true,
+                ground: Ground::Checked,
                 lives: true,
             }
         });

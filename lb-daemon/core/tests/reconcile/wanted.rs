@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{NextHop, ServiceKey, TimeoutTicks};
 use lb_core::config::model::{Addresses, BackendName, FarmName};
-use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops, mapped};
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 use proptest::prelude::*;
 
 const FARMS: usize = 4;
@@ -196,6 +196,7 @@ impl Wanted {
             port: backend.port,
             weight: backend.weight,
             serving: backend.serving,
+            ground: [Ground::Checked, Ground::Unchecked, Ground::Tried][backend.address % 3],
             lives: backend.lives,
         });
         DesiredFarm {

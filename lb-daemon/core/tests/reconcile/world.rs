@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::*;
-use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, NextHops};
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops};
 use lb_core::diff::{MapOp, Number, Observed, Planner};
+use lb_core::health::Judgement;
 use lb_core::maglev::{self, Member};
 use proptest::sample::Index;
 
@@ -246,6 +247,13 @@ impl World {
         let holds = |flag: u16| entry.flags & flag != 0;
         assert!(holds(BACKEND_LISTED));
         assert_eq!((holds(BACKEND_SERVES), holds(BACKEND_LIVES)), (backend.serving, backend.lives));
+        let adopted = match backend.ground {
+            _ if !backend.serving => Judgement::Starting,
+            Ground::Checked => Judgement::Up,
+            Ground::Unchecked => Judgement::Unchecked,
+            Ground::Tried => Judgement::Down,
+        };
+        assert_eq!(lb_core::desired::adopted(entry.flags), adopted);
         let old = before.backends.get(&id).map(|(_, entry)| *entry).unwrap_or_default();
         for (address, hop, old) in [
             (backend.address.v4.map(Into::into), entry.hop_v4, old.hop_v4),

@@ -102,13 +102,14 @@ fn before(now: SystemTime, ago: Duration) -> SystemTime {
     now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// `starting`: not judged yet.
+/// `starting`: not judged yet. `unchecked`: it was up, and cannot be checked any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {
     Starting,
     Up,
     Down,
+    Unchecked,
 }
 
 impl From<Judgement> for CheckState {
@@ -117,6 +118,7 @@ impl From<Judgement> for CheckState {
             Judgement::Starting => Self::Starting,
             Judgement::Up => Self::Up,
             Judgement::Down => Self::Down,
+            Judgement::Unchecked => Self::Unchecked,
         }
     }
 }
