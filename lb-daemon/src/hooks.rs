@@ -68,7 +68,11 @@ impl Hooks {
         queues.insert(farm.clone(), VecDeque::from([notice]));
         drop(queues);
         let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the hooks of a farm broke off");
+            }
+        }
         tasks.spawn(work(farm.clone(), self.queues.clone(), self.at_once.clone()));
     }
 }

@@ -10,10 +10,13 @@ pub mod daemon;
 pub mod datapath;
 pub mod handle;
 pub mod hooks;
+pub mod logging;
 pub mod memory;
 pub mod netlink;
 pub mod overrides;
 pub mod run;
 pub mod secrets;
+pub mod signals;
+pub mod supervise;
 #[cfg(test)]
 mod test_net;

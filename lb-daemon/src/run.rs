@@ -1,7 +1,7 @@
 //! `drover run`: the daemon in the foreground. This file starts it, or says why not and leaves everything as it was.
 
 use std::fs::File;
-use std::io::IsTerminal as _;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,64 +17,92 @@ use tokio::sync::oneshot;
 use crate::daemon::{Daemon, Start};
 use crate::datapath::{Datapath, Reader};
 use crate::handle::Format;
+use crate::logging::Log;
 use crate::memory::Memory;
 use crate::netlink::Netlink;
 use crate::overrides::Overrides;
-use crate::{api, cli, config, secrets};
+use crate::signals::Signals;
+use crate::supervise::Supervisor;
+use crate::{api, cli, config, logging, secrets};
 
 /// Exit status for an invalid configuration.
 const INVALID: u8 = 2;
 
+/// Why the daemon ended, if not because it was told to.
+enum Failure {
+    /// The configuration's errors, ready to be read.
+    Invalid(String),
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
 /// Runs the daemon with the configuration file at `path` until it is told to stop; with `stay`, the data plane goes
 /// on without it.
 pub fn run(path: &Path, stay: bool) -> ExitCode {
-    let (text, format, config) = match config::load(path) {
-        Ok(loaded) => loaded,
+    let started = Log::start().and_then(|log| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        Ok((log, runtime))
+    });
+    let (log, runtime) = match started {
+        Ok(started) => started,
         Err(error) => {
-            eprint!("{}", cli::check::render_failure(&error));
-            return ExitCode::from(INVALID);
-        }
-    };
-    start_logging();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("drover: cannot start: {error}");
+            writeln!(std::io::stderr(), "drover: cannot start: {error}").ok();
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(serve(path, text, format, config, stay));
+    let result = runtime.block_on(live(path, stay, &log));
     // A sweep may be under way; it need not be waited for.
     runtime.shutdown_background();
-    match result {
+    let exit = match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("drover: {error:#}{}", permission_hint(&error));
+        Err(Failure::Invalid(errors)) => {
+            log.say(&errors);
+            ExitCode::from(INVALID)
+        }
+        Err(Failure::Other(error)) => {
+            log.say(&format!("drover: {error:#}{}\n", permission_hint(&error)));
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush(logging::PATIENCE);
+    exit
 }
 
-/// Logs go to stderr: plain lines for a person at a terminal, with time and fields for a collector. `DROVER_LOG` sets the
-/// level, as in `debug` or `lb_daemon::netlink=trace`; `DROVER_LOG_FORMAT=json` makes each line a JSON object.
-fn start_logging() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let json = std::env::var_os("DROVER_LOG_FORMAT").is_some_and(|format| format == "json");
-    // Fails only if somebody has set logging up before, who then gets the lines.
-    if json {
-        lines.json().try_init().ok();
-    } else if std::io::stderr().is_terminal() {
-        lines.with_target(false).compact().try_init().ok();
-    } else {
-        lines.with_ansi(false).try_init().ok();
-    }
+/// From the first signal that may come to the last line of the log.
+async fn live(path: &Path, stay: bool, log: &Log) -> Result<(), Failure> {
+    let mut signals = Signals::listen().context("cannot wait for signals")?;
+    let file = path.to_owned();
+    let loading = tokio::task::spawn_blocking(move || config::load(&file));
+    let loaded = tokio::select! {
+        loaded = loading => loaded.context("reading the configuration broke off")?,
+        // Nothing has changed yet.
+        _ = signals.stop() => return Ok(()),
+    };
+    let (text, format, config) =
+        loaded.map_err(|error| Failure::Invalid(cli::check::render_failure(&error)))?;
+    log.take_all();
+    let loaded =
+        Loaded { path: std::path::absolute(path).context("cannot tell where I am")?, text, format, config };
+    Ok(serve(loaded, stay, signals).await?)
 }
 
-async fn serve(path: &Path, text: String, format: Format, config: Config, stay: bool) -> anyhow::Result<()> {
+/// The configuration file as it was read.
+struct Loaded {
+    path: PathBuf,
+    text: String,
+    format: Format,
+    config: Config,
+}
+
+async fn serve(loaded: Loaded, stay: bool, signals: Signals) -> anyhow::Result<()> {
+    let Loaded { path, text, format, config } = loaded;
     let settings = config.daemon.clone();
-    let path = std::path::absolute(path)?;
+    let (supervisor, endings) = Supervisor::new();
     let (netlink, changes) = Netlink::connect().context("cannot open a netlink socket")?;
     let links = netlink.links().await.context("cannot list the network interfaces")?;
     for name in &settings.interfaces {
@@ -93,10 +121,22 @@ async fn serve(path: &Path, text: String, format: Format, config: Config, stay: 
     let mut datapath = Datapath::load(&home.dir, connections).inspect_err(|_| home.abandon())?;
     datapath.maps.control.set_flow_seed(flow_seed);
     tell_size(&datapath);
-    forward_program_logs(&mut datapath);
+    forward_program_logs(&mut datapath, &supervisor);
     let reader = Reader::open(&home.dir).inspect_err(|_| home.abandon())?;
-    let start =
-        Start { config, config_path: path, text, format, datapath, reader, overrides, netlink, changes };
+    let start = Start {
+        config,
+        config_path: path,
+        text,
+        format,
+        datapath,
+        reader,
+        overrides,
+        netlink,
+        changes,
+        signals,
+        supervisor: supervisor.clone(),
+        endings,
+    };
     let daemon = match Daemon::start(start).await {
         Ok(daemon) => daemon,
         Err((error, datapath)) => {
@@ -107,7 +147,7 @@ async fn serve(path: &Path, text: String, format: Format, config: Config, stay: 
         }
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let api = tokio::spawn(api::serve(listener, daemon.handle(), stopped));
+    let api = supervisor.watch("the API", tokio::spawn(api::serve(listener, daemon.handle(), stopped)));
     let result = daemon.run(stay).await;
     drop(socket);
     drop(stop);
@@ -257,7 +297,7 @@ impl Drop for RemoveOnDrop {
 }
 
 /// What the XDP program says goes into the daemon's log. It says something at the level `debug` alone.
-fn forward_program_logs(datapath: &mut Datapath) {
+fn forward_program_logs(datapath: &mut Datapath, supervisor: &Supervisor) {
     let logger = match datapath.logger() {
         Ok(logger) => logger,
         Err(error) => return tracing::debug!("the XDP program has no log: {error}"),
@@ -268,12 +308,13 @@ fn forward_program_logs(datapath: &mut Datapath) {
         Ok(logger) => logger,
         Err(_) => return tracing::debug!("the XDP program's log cannot be read"),
     };
-    tokio::spawn(async move {
+    let forward = tokio::spawn(async move {
         while let Ok(mut ready) = logger.readable_mut().await {
             ready.get_inner_mut().flush();
             ready.clear_ready();
         }
     });
+    supervisor.watch("the XDP program's log", forward);
 }
 
 fn permission_hint(error: &anyhow::Error) -> &'static str {

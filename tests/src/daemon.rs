@@ -47,6 +47,8 @@ pub struct Daemon {
     head: String,
     /// Further arguments of `drover run`.
     args: Vec<String>,
+    /// What standard error is, if not the file that [`Daemon::log`] reads.
+    stderr: Option<File>,
     process: Option<Process>,
 }
 
@@ -79,7 +81,7 @@ impl Daemon {
         // Shares of connections are compared with bounds: the same ones in every run.
         fs::create_dir(folder.path().join("state"))?;
         fs::write(folder.path().join("state/flow-seed"), FLOW_SEED)?;
-        let daemon = Self { folder, bpffs, head, args: Vec::new(), process: None };
+        let daemon = Self { folder, bpffs, head, args: Vec::new(), stderr: None, process: None };
         daemon.write_config(farms)?;
         Ok(daemon)
     }
@@ -128,6 +130,11 @@ impl Daemon {
         self.args = args.iter().map(ToString::to_string).collect();
     }
 
+    /// Where the starts that follow write their log.
+    pub fn set_stderr(&mut self, stderr: File) {
+        self.stderr = Some(stderr);
+    }
+
     /// Starts the process and waits until its socket answers.
     pub fn launch(&mut self, balancer: &Netns) -> Result<()> {
         self.spawn(balancer)?;
@@ -148,7 +155,8 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.folder.path().join("log"))?;
         let mut command = balancer.command(binary()?);
         command.arg("run").arg("--config").arg(self.config()).args(&self.args);
-        command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let stderr = self.stderr.as_ref().unwrap_or(&log).try_clone()?;
+        command.stdin(std::process::Stdio::null()).stdout(log).stderr(stderr);
         self.process = Some(balancer.spawn(&mut command)?);
         Ok(())
     }

@@ -18,6 +18,8 @@ use lb_tests::daemon::{Daemon, binary};
 use lb_tests::scene::{Farm, Scene};
 use lb_tests::topology::{Arms, Family, Topology};
 use lb_tests::traffic::{LongLived, Short};
+use lb_tests::wait::wait_until;
+use nix::sys::signal::Signal;
 
 const WEB: &str = "ports = [80]";
 
@@ -218,4 +220,18 @@ fn a_client_of_a_daemon_that_does_not_run_says_so() {
     let output = daemon.drover(&["status"]).unwrap();
     assert_refused(&output, 1, "control.sock");
     assert_eq!(String::from_utf8_lossy(&output.stderr).trim().lines().count(), 1);
+}
+
+#[test]
+fn a_hangup_while_the_daemon_starts_is_a_reload_and_not_its_end() {
+    let (mut daemon, topology) = prepared();
+    daemon.spawn(&topology.balancer).unwrap();
+    let (pins, limit) = (daemon.bpffs().to_owned(), Duration::from_secs(5));
+    wait_until("the first thing that it makes", limit, || pins.exists()).unwrap();
+    assert!(!daemon.log().contains(" started: "), "it has started already");
+    daemon.process().unwrap().signal(Signal::SIGHUP).unwrap();
+    let reloaded =
+        |event: &serde_json::Value| event["message"].as_str().unwrap().starts_with("configuration 2 ");
+    wait_until("a reload", limit, || daemon.events().is_ok_and(|events| events.iter().any(reloaded)))
+        .unwrap();
 }

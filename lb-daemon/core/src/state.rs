@@ -236,6 +236,8 @@ pub enum EventKind {
     Interface,
     /// A connection table is nearly full, or no longer.
     ConnectionTable,
+    /// A task of the daemon's has ended that must not, and the daemon ends with it.
+    TaskEnded,
 }
 
 impl EventKind {
@@ -253,6 +255,7 @@ impl EventKind {
             Self::NextHop => "next-hop",
             Self::Interface => "interface",
             Self::ConnectionTable => "connection-table",
+            Self::TaskEnded => "task-ended",
         }
     }
 }

@@ -44,7 +44,12 @@ pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future
         let (permit, accepted) = tokio::select! {
             _ = &mut shutdown => break,
             accepted = accept => accepted,
-            Some(_ended) = clients.join_next() => continue,
+            Some(ended) = clients.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a client of the control socket was not served to its end");
+                }
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _peer)) => {

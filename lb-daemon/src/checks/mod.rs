@@ -24,10 +24,11 @@ use lb_core::health::{Board, Effect, Limits, Outcome, ProbeId, Report};
 pub use lb_core::health::{Judgement, Target, targets};
 use lb_core::state::CheckVerdict;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock;
 use crate::handle::{CheckQuery, Checks, ChecksTold};
+use crate::supervise::{Supervisor, Task};
 use by_hand::ByHand;
 
 /// The most probes in flight at once. A probe that hangs holds its place until its time-out: of backends that all hang
@@ -56,7 +57,7 @@ pub struct Untried(pub String);
 pub struct Runner {
     targets: watch::Sender<Vec<Target>>,
     checks: Checks,
-    task: JoinHandle<()>,
+    task: Task,
 }
 
 impl Runner {
@@ -65,7 +66,7 @@ impl Runner {
     pub fn spawn(reports: mpsc::Sender<BackendHealth>) -> Self {
         let (targets, news) = watch::channel(Vec::new());
         let (checks, queries) = Checks::new();
-        let task = Task {
+        let task = Checking {
             board: Board::new(LIMITS),
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -73,7 +74,12 @@ impl Runner {
             by_hand: ByHand::default(),
         };
         let inbox = Inbox { news, queries, reports };
-        Self { targets, checks, task: tokio::spawn(task.run(inbox)) }
+        Self { targets, checks, task: Task::spawn(task.run(inbox)) }
+    }
+
+    /// Has the task's end told.
+    pub fn watch(&mut self, supervisor: &Supervisor) {
+        self.task.watch(supervisor, "the checks");
     }
 
     /// For all that is asked of the checks: what is known, a run by hand, a suspicion.
@@ -92,12 +98,6 @@ impl Runner {
     }
 }
 
-impl Drop for Runner {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 type Ended = Result<(ProbeId, Result<Outcome, Untried>), JoinError>;
 
 /// All that can wake the task.
@@ -112,7 +112,7 @@ enum Event {
     Closed,
 }
 
-struct Task {
+struct Checking {
     board: Board,
     probes: JoinSet<(ProbeId, Result<Outcome, Untried>)>,
     in_flight: HashMap<ProbeId, AbortHandle>,
@@ -128,7 +128,7 @@ struct Inbox {
     reports: mpsc::Sender<BackendHealth>,
 }
 
-impl Task {
+impl Checking {
     async fn run(mut self, mut inbox: Inbox) {
         loop {
             let effects = self.board.handle_timeout(clock::now());

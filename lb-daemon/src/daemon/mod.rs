@@ -26,7 +26,6 @@ use lb_core::desired::{Desired, NextHops, mapped};
 use lb_core::diff::{Numbers, Observed, Planner};
 use lb_core::health::passive::Watch;
 use lb_core::state::{EventKind, EventLevel, Snapshot, Tables};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::checks::{BackendHealth, Judgement, Runner};
@@ -36,6 +35,8 @@ use crate::handle::{Command, Events, Format, Handle};
 use crate::hooks::Hooks;
 use crate::netlink::{Change, Changes, Link, Netlink};
 use crate::overrides::Overrides;
+use crate::signals::{Asked, Signals};
+use crate::supervise::{Ended, Endings, Supervisor};
 
 /// How often the data plane's clock is set, and the next part of the connection tables swept.
 const TICK: Duration = Duration::from_millis(lb_common::abi::TICK_MILLISECONDS as u64);
@@ -53,8 +54,9 @@ enum Event {
     Cut(health::Down),
     /// The clock is to be set, and whatever is due by now is to be done.
     Tick,
-    Reload,
-    Stop(&'static str),
+    Asked(Asked),
+    /// A task is no more that the daemon cannot do without.
+    Ended(Ended),
 }
 
 /// A backend of a farm.
@@ -136,9 +138,8 @@ struct Inbox {
     changes: Changes,
     cut: mpsc::UnboundedReceiver<health::Down>,
     ticks: tokio::time::Interval,
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
+    signals: Signals,
+    endings: Endings,
 }
 
 /// What the daemon is started with: a valid configuration, and a data plane that is loaded.
@@ -152,6 +153,9 @@ pub struct Start {
     pub overrides: Overrides,
     pub netlink: Netlink,
     pub changes: Changes,
+    pub signals: Signals,
+    pub supervisor: Supervisor,
+    pub endings: Endings,
 }
 
 impl Daemon {
@@ -162,29 +166,19 @@ impl Daemon {
     ///
     /// What stands in the way. What was adopted goes on as it was; what is new is for the caller to remove.
     pub async fn start(start: Start) -> Result<Self, (anyhow::Error, Datapath)> {
-        let Start { config, config_path, text, format, mut datapath, reader, overrides, netlink, changes } =
-            start;
+        let Start { config, config_path, text, format, mut datapath, reader, overrides, .. } = start;
+        let Start { mut netlink, changes, signals, supervisor, endings, .. } = start;
+        netlink.watch(&supervisor);
         let prepared = prepare(&config, &mut datapath, &netlink).await;
         let (observed, links, registered, attached) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Err((error, datapath)),
         };
-        let signals = (|| -> std::io::Result<_> {
-            Ok((
-                signal(SignalKind::hangup())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            ))
-        })();
-        let (hangup, terminate, interrupt) = match signals {
-            Ok(signals) => signals,
-            Err(error) => {
-                return Err((anyhow::Error::from(error).context("cannot wait for signals"), datapath));
-            }
-        };
         let (commands, command_inbox) = mpsc::channel(64);
         let (health, health_inbox) = mpsc::channel(256);
         let (cut, cut_inbox) = mpsc::unbounded_channel();
+        let mut runner = Runner::spawn(health);
+        runner.watch(&supervisor);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let now = clock::now();
@@ -231,7 +225,7 @@ impl Daemon {
             resolve_at: now,
             vips: BTreeMap::new(),
             announce_again: None,
-            runner: Runner::spawn(health),
+            runner,
             sweep: Sweep::default(),
             sweeping: sweep::Sweeping::default(),
             cut,
@@ -249,9 +243,8 @@ impl Daemon {
                 changes,
                 cut: cut_inbox,
                 ticks,
-                hangup,
-                terminate,
-                interrupt,
+                signals,
+                endings,
             },
         };
         match daemon.take_up().await {
@@ -313,12 +306,13 @@ impl Daemon {
                 Event::Network(change) => self.network_changed(change),
                 Event::Cut(down) => self.tell_down(&down),
                 Event::Tick => self.ticked().await,
-                Event::Reload => {
+                Event::Asked(Asked::Reload) => {
                     if let Err(refusal) = self.reload().await {
                         tracing::warn!("the configuration stays as it is: {refusal}");
                     }
                 }
-                Event::Stop(by) => return self.stop(by, stay).await,
+                Event::Asked(Asked::Stop(by)) => return self.stop(by, stay).await,
+                Event::Ended(ended) => return self.bereft(&ended),
             }
         }
     }
@@ -400,6 +394,15 @@ impl Daemon {
         self.datapath.remove()
     }
 
+    /// Ends, as one who cannot see any more must not say that all is well. The next daemon takes over what is there.
+    fn bereft(self, ended: &Ended) -> anyhow::Result<()> {
+        let message = format!(
+            "{ended}, and the daemon does not go on without it; packets go on flowing as they do now"
+        );
+        self.tell(EventLevel::Error, EventKind::TaskEnded, None, None, message.clone());
+        Err(anyhow::Error::msg(message))
+    }
+
     /// Keeps an event, tells those who follow, and logs it.
     fn tell(
         &self,
@@ -441,12 +444,14 @@ impl Inbox {
         tokio::select! {
             Some(command) = self.commands.recv() => Event::Command(command),
             Some(health) = self.health.recv() => Event::Health(health),
-            Some(change) = self.changes.next() => Event::Network(change),
+            change = self.changes.next() => match change {
+                Some(change) => Event::Network(change),
+                None => Event::Ended(Ended { task: "the network's news", how: "has ended".to_owned() }),
+            },
             Some(down) = self.cut.recv() => Event::Cut(down),
             _ = self.ticks.tick() => Event::Tick,
-            _ = self.hangup.recv() => Event::Reload,
-            _ = self.terminate.recv() => Event::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Event::Stop("SIGINT"),
+            asked = self.signals.next() => Event::Asked(asked),
+            Some(ended) = self.endings.recv() => Event::Ended(ended),
         }
     }
 }

@@ -11,7 +11,7 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::sys::AsyncSocket;
 use tokio::sync::Notify;
 
-use super::AbortOnDrop;
+use crate::supervise::Task;
 
 /// Room for a burst of notifications, in bytes; more is told as [`Change::Lost`].
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -65,7 +65,7 @@ impl Shared {
 pub struct Changes {
     shared: Arc<Shared>,
     /// The reader of the socket, and the one that sorts what it read.
-    _tasks: [AbortOnDrop; 2],
+    _tasks: [Task; 2],
     /// The connection ends when its last handle is dropped.
     _handle: rtnetlink::Handle,
 }
@@ -94,7 +94,7 @@ impl Changes {
                 shared.add(CLOSED);
             }
         };
-        let tasks = [AbortOnDrop(tokio::spawn(connection)), AbortOnDrop(tokio::spawn(sorter))];
+        let tasks = [Task::spawn(connection), Task::spawn(sorter)];
         Ok(Self { shared, _tasks: tasks, _handle: handle })
     }
 

@@ -19,7 +19,8 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayl
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+
+use crate::supervise::{Supervisor, Task};
 
 pub use changes::{Change, Changes};
 pub use neighbours::Neighbour;
@@ -50,16 +51,8 @@ pub struct Netlink {
     handle: rtnetlink::Handle,
     /// One question at a time.
     turn: Mutex<()>,
-    _connection: AbortOnDrop,
-}
-
-#[derive(Debug)]
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    /// The reader of the socket.
+    connection: Task,
 }
 
 impl Netlink {
@@ -67,8 +60,13 @@ impl Netlink {
     pub fn connect() -> io::Result<(Self, Changes)> {
         let changes = Changes::subscribe()?;
         let (connection, handle, _unsolicited) = rtnetlink::new_connection()?;
-        let connection = AbortOnDrop(tokio::spawn(connection));
-        Ok((Self { handle, turn: Mutex::new(()), _connection: connection }, changes))
+        let connection = Task::spawn(connection);
+        Ok((Self { handle, turn: Mutex::new(()), connection }, changes))
+    }
+
+    /// Has the end of the socket's reader told: nothing can be asked after it.
+    pub fn watch(&mut self, supervisor: &Supervisor) {
+        self.connection.watch(supervisor, "the netlink socket");
     }
 
     /// All network interfaces.
