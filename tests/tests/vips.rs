@@ -120,6 +120,34 @@ fn vips_that_the_operator_manages_are_left_alone() {
 }
 
 #[test]
+fn a_vip_that_the_operator_has_set_himself_stays_over_restarts_and_the_end_and_the_daemons_own_go() {
+    let topology = Topology::new(Arms::Two, 1).unwrap();
+    let _server = Server::start(&topology.backends[0].netns, "b1", &[80], &[]).unwrap();
+    let first = Farm::new("web", "ports = [80]");
+    let second = Farm { vip: 1, ..Farm::new("other", "ports = [80]") };
+    let vips = |number| [Family::V4, Family::V6].map(|family| topology.vip(family, number).to_string());
+    for vip in vips(0) {
+        let prefix = if vip.contains(':') { "128 nodad" } else { "32" };
+        let (address, how) = (vip, prefix.split_once(' ').unwrap_or((prefix, "")));
+        topology.balancer.ip(&format!("addr add {address}/{} dev front {}\n", how.0, how.1)).unwrap();
+    }
+    let text = first.text(&topology) + &second.text(&topology);
+    let mut daemon = Daemon::start(&topology, "native", &text).unwrap();
+    let there = |vip: &String| addresses(&topology, "front").contains(&format!("{vip}/"));
+    assert!(vips(1).iter().all(there));
+    daemon.kill().unwrap();
+    daemon.launch(&topology.balancer).unwrap();
+    daemon.write_config(&second.text(&topology)).unwrap();
+    assert!(daemon.drover(&["reload"]).unwrap().status.success());
+    assert!(vips(0).iter().all(there), "after its farm has gone: {}", addresses(&topology, "front"));
+    daemon.write_config(&text).unwrap();
+    assert!(daemon.drover(&["reload"]).unwrap().status.success());
+    assert!(daemon.stop().unwrap().success());
+    assert!(vips(0).iter().all(there), "after the end: {}", addresses(&topology, "front"));
+    assert!(!vips(1).iter().any(there), "the daemon's own: {}", addresses(&topology, "front"));
+}
+
+#[test]
 fn a_farm_may_have_one_ip_version_alone() {
     let topology = Topology::new(Arms::Two, 1).unwrap();
     let backend = &topology.backends[0];

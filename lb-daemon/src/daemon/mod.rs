@@ -385,11 +385,8 @@ impl Daemon {
         if stay {
             return Ok(());
         }
-        for (vip, ifindex) in std::mem::take(&mut self.vips) {
-            if let Err(error) = self.netlink.remove_vip(ifindex, vip).await {
-                tracing::warn!("cannot take {vip} away: {error}");
-            }
-        }
+        let vips = std::mem::take(&mut self.vips).into_iter().map(|(vip, ifindex)| (ifindex, vip)).collect();
+        self.take_vips_away(vips).await;
         drop(self.runner);
         self.datapath.remove()
     }

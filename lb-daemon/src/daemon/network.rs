@@ -187,8 +187,21 @@ impl Daemon {
         for vip in managed.map(|(address, _)| unmapped(address)).filter(|vip| !wanted.contains(vip)) {
             unwanted.extend(interfaces.iter().map(|link| (link.index, vip)));
         }
-        for (ifindex, vip) in unwanted {
-            if let Err(error) = self.netlink.remove_vip(ifindex, vip).await {
+        self.take_vips_away(unwanted).await;
+    }
+
+    /// Takes VIPs off their interfaces, but for addresses that are none of the daemon's making: a VIP that the operator
+    /// had put in place himself stays.
+    pub(super) async fn take_vips_away(&self, unwanted: BTreeSet<(u32, IpAddr)>) {
+        if unwanted.is_empty() {
+            return;
+        }
+        let own = match self.netlink.own_vips().await {
+            Ok(own) => own,
+            Err(error) => return tracing::warn!("cannot list the addresses, and takes no VIP away: {error}"),
+        };
+        for (ifindex, vip) in unwanted.intersection(&own) {
+            if let Err(error) = self.netlink.remove_vip(*ifindex, *vip).await {
                 tracing::warn!("cannot take {vip} away: {error}");
             }
         }

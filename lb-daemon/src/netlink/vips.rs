@@ -1,5 +1,6 @@
 //! VIPs on interfaces.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -39,6 +40,18 @@ impl Netlink {
         }
     }
 
+    /// The addresses that look as [`Netlink::add_vip`] makes them, and where they are. One that an operator has set by
+    /// himself does not: `ip address add` gives it the scope of the whole net, or a lifetime in which it is preferred.
+    pub async fn own_vips(&self) -> io::Result<BTreeSet<(u32, IpAddr)>> {
+        let answers =
+            self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
+        let own = |message| {
+            let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+            own_vip(&message)
+        };
+        Ok(answers.into_iter().filter_map(own).collect())
+    }
+
     /// Takes a VIP off an interface; `false` if it was not there, or the interface is gone. An address with a wider
     /// prefix than the VIP's own is somebody else's and stays.
     pub async fn remove_vip(&self, ifindex: u32, vip: IpAddr) -> io::Result<bool> {
@@ -72,6 +85,17 @@ fn vip_message(ifindex: u32, vip: IpAddr) -> AddressMessage {
         }
     }
     message
+}
+
+/// The address, if it is of the making of [`vip_message`].
+fn own_vip(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+    let prefix = parse(message)?;
+    let flags = message.header.flags;
+    let own = match prefix.address {
+        IpAddr::V4(_) => message.header.scope == AddressScope::Link,
+        IpAddr::V6(_) => flags.contains(AddressHeaderFlags::Nodad | AddressHeaderFlags::Deprecated),
+    };
+    (own && prefix.is_vip(prefix.address)).then_some((prefix.ifindex, prefix.address))
 }
 
 /// An address of an interface with its subnet.
