@@ -13,6 +13,9 @@ use lb_core::state::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::config::{FileState, WriteError};
+use crate::precondition::{Precondition, Version};
+
 /// Why the daemon did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -25,9 +28,26 @@ pub enum Refusal {
     /// The request does not fit the state the daemon is in. Nothing was changed.
     #[error("{0}")]
     Conflict(String),
+    /// Somebody else has written to the configuration file since the daemon last read or wrote it. Nothing was changed.
+    #[error("{0}")]
+    FileChanged(String),
+    /// What was to be changed is not the version that the change was meant for. Nothing was changed.
+    #[error("{0} is not the version that the change was meant for: read it again, and change that")]
+    Stale(String),
     /// The kernel or a file refused. What had been changed was changed back.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        let text = error.to_string();
+        match error {
+            WriteError::Changed(_) => Self::FileChanged(text),
+            WriteError::Mounted(_) | WriteError::NoFile { .. } => Self::Conflict(text),
+            WriteError::Io { .. } => Self::Failed(text),
+        }
+    }
 }
 
 /// How a configuration's text is written.
@@ -46,6 +66,8 @@ pub struct Changes {
     pub lines: Vec<String>,
     /// Live connections to backends that the configuration no longer has. They go on until they end.
     pub orphaned_connections: u64,
+    /// The version of what was changed, the farm or the whole; `None` when it is no longer there.
+    pub version: Option<Version>,
 }
 
 /// What to change in one backend.
@@ -80,12 +102,14 @@ pub enum Command {
     EditFarm {
         farm: FarmName,
         edit: FarmEdit,
+        only_if: Precondition,
         reply: Reply<Changes>,
     },
     /// Make this text the configuration, and the content of the configuration file.
     Apply {
         text: String,
         format: Format,
+        only_if: Precondition,
         reply: Reply<Changes>,
     },
     /// Say what [`Command::Apply`] would do.
@@ -102,10 +126,6 @@ pub enum Command {
     Cut {
         filter: ConnectionFilter,
         reply: Reply<u64>,
-    },
-    /// The configuration file's text as it is in force.
-    ConfigText {
-        reply: Reply<(String, Format)>,
     },
 }
 
@@ -235,6 +255,8 @@ pub struct Handle {
     pub events: Arc<Events>,
     pub dataplane: Arc<dyn DataplaneReader>,
     pub checks: Checks,
+    /// Whether the configuration file is what runs.
+    pub file: watch::Receiver<FileState>,
 }
 
 impl Handle {

@@ -14,6 +14,7 @@ pub mod logging;
 pub mod memory;
 pub mod netlink;
 pub mod overrides;
+pub mod precondition;
 pub mod run;
 pub mod secrets;
 pub mod signals;

@@ -132,8 +132,7 @@ impl Overrides {
             })
             .collect();
         let text = serde_json::to_string_pretty(&entries)?;
-        write_atomically(&self.path, &text)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        write_atomically(&self.path, &text)?;
         self.set = set;
         Ok(())
     }

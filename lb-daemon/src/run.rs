@@ -126,7 +126,7 @@ async fn serve(loaded: Loaded, stay: bool, signals: Signals) -> anyhow::Result<(
     let start = Start {
         config,
         config_path: path,
-        text,
+        text: text.into(),
         format,
         datapath,
         reader,

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "api/versions.rs"]
+mod versions;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,6 +19,7 @@ use tower::ServiceExt;
 struct Answer {
     status: StatusCode,
     media_type: String,
+    tag: Option<String>,
     body: Bytes,
 }
 
@@ -34,7 +37,8 @@ async fn send(router: &Router, request: Request<Body>) -> Answer {
     let media_type = response.headers().get(header::CONTENT_TYPE);
     let media_type = media_type.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let status = response.status();
-    Answer { status, media_type, body: response.into_body().collect().await.unwrap().to_bytes() }
+    let tag = response.headers().get(header::ETAG).map(|tag| tag.to_str().unwrap().to_owned());
+    Answer { status, media_type, tag, body: response.into_body().collect().await.unwrap().to_bytes() }
 }
 
 async fn call(router: &Router, line: &str, media_type: &str, body: &str) -> Answer {
@@ -58,7 +62,7 @@ fn fixture() -> (Fake, Router) {
 
 #[tokio::test]
 async fn status_tells_node_interfaces_and_counts() {
-    let (_fake, router) = fixture();
+    let (fake, router) = fixture();
     let status = get(&router, "/v1/status").await.json();
     assert_eq!(status["version"], "0.1.0");
     assert!((90.0..100.0).contains(&status["uptime_seconds"].as_f64().unwrap()), "{status}");
@@ -79,6 +83,11 @@ async fn status_tells_node_interfaces_and_counts() {
         "ports_taken": 34,
     });
     assert_eq!(status["connection_table"], table);
+    assert_eq!(status["config_file"], json!({"state": "same", "detail": null}));
+    fake.file.send(lb_daemon::config::FileState::Differs).unwrap();
+    let file = &get(&router, "/v1/status").await.json()["config_file"];
+    assert_eq!(file["state"], "differs");
+    assert!(file["detail"].as_str().unwrap().contains("drover reload"), "{file}");
 }
 
 #[tokio::test]
@@ -229,6 +238,7 @@ async fn every_error_is_a_problem_document() {
         ("PUT /v1/config", "application/toml", "bad", 422, "must be 0 to 256, not 300"),
         ("POST /v1/config/check", "application/toml", "bad", 422, "must be 0 to 256, not 300"),
         ("PUT /v1/config", "application/toml", "unwritable", 500, "read-only"),
+        ("PUT /v1/config", "application/toml", "by hand", 409, "reload first"),
         ("POST /v1/config/reload", "", "", 409, "try again"),
     ];
     let (_fake, router) = fixture();

@@ -250,3 +250,24 @@ fn tables_of_a_farm_that_stand_apart_stay_readable() {
     assert_eq!(config.farms[1].timeouts.fin.as_secs(), 2, "{edited}");
     assert_eq!(config.farms[1].timeouts.udp.as_secs(), 9, "{edited}");
 }
+
+#[test]
+fn line_ends_and_a_byte_order_mark_are_kept() {
+    for (text, format) in [(TOML, Format::Toml), (JSON, Format::Json)] {
+        let foreign = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+        let mut farm = web();
+        farm["ports"] = json!([80]);
+        let new = json!({"vip": "192.0.2.30", "ports": [53], "backend": [{"address": "10.0.0.31"}]});
+        for (name, what) in [
+            ("web", FarmEdit::Put(farm)),
+            ("new", FarmEdit::Put(new)),
+            ("web", FarmEdit::Enable(false)),
+            ("mail", FarmEdit::Delete),
+        ] {
+            let (plain, expected) = apply(text, format, name, what.clone());
+            let (edited, config) = apply(&foreign(text), format, name, what);
+            assert_eq!(edited, foreign(&plain));
+            assert_eq!(config, expected);
+        }
+    }
+}

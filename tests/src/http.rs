@@ -189,14 +189,27 @@ pub fn unix_text(
     content_type: &str,
     body: &[u8],
 ) -> Result<(u16, String)> {
+    let (status, _, body) = unix_full(socket, method, path, &[("Content-Type", content_type)], body)?;
+    Ok((status, body))
+}
+
+/// The same with further headers: the status, the head as it came, and the body.
+pub fn unix_full(
+    socket: &std::path::Path,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<(u16, String, String)> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket)
         .with_context(|| format!("connecting to {}", socket.display()))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
     let length = body.len();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\nAccept: application/json\r\n\
-         Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+         {headers}Content-Length: {length}\r\n\r\n"
     )?;
     stream.write_all(body)?;
     let mut answer = Vec::new();
@@ -205,10 +218,11 @@ pub fn unix_text(
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("not HTTP: {answer}"))?;
     let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
     let status = status.with_context(|| format!("no status in: {head}"))?;
-    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return Ok((status, unchunked(body)?));
-    }
-    Ok((status, body.to_owned()))
+    let body = match head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        true => unchunked(body)?,
+        false => body.to_owned(),
+    };
+    Ok((status, head.to_owned(), body))
 }
 
 /// The content of a body sent in chunks (RFC 9112, section 7.1).

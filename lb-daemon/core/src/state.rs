@@ -133,6 +133,8 @@ pub struct Snapshot {
     /// Counts the configurations applied since the start, from 1.
     pub generation: u64,
     pub config: Arc<Config>,
+    /// What `config` was read from: the text of the file, unless somebody has changed that since.
+    pub text: Arc<str>,
     pub config_path: String,
     pub interfaces: Vec<InterfaceState>,
     pub tables: Tables,
@@ -226,6 +228,8 @@ pub enum EventKind {
     DaemonStopping,
     ConfigApplied,
     ConfigRefused,
+    /// The configuration file is no longer what runs, or is again.
+    ConfigFile,
     BackendUp,
     BackendDown,
     /// One that was up cannot be checked any more.
@@ -247,6 +251,7 @@ impl EventKind {
             Self::DaemonStopping => "daemon-stopping",
             Self::ConfigApplied => "config-applied",
             Self::ConfigRefused => "config-refused",
+            Self::ConfigFile => "config-file",
             Self::BackendUp => "backend-up",
             Self::BackendDown => "backend-down",
             Self::BackendUnchecked => "backend-unchecked",

@@ -1,31 +1,34 @@
 //! `/v1/config`: the configuration as a whole, to read, try, replace and read again from its file.
 
-use axum::Json;
 use axum::extract::State;
 
 use super::Api;
 use super::extract::ConfigBody;
 use super::problem::Problem;
 use super::types::{Changes, ConfigAnswer, ConfigSettings};
+use super::versions::{OnlyIf, Tagged};
+use crate::config::format_of;
 use crate::handle::{Command, Format};
+use crate::precondition::Version;
 
 /// The configuration in force
 #[utoipa::path(
     get, path = "/v1/config", tag = "configuration",
     responses(
-        (status = 200, description = "Its text, and its meaning with every default spelt out", body = ConfigAnswer),
+        (status = 200, description = "Its text, and its meaning with every default spelt out", body = ConfigAnswer,
+         headers(("ETag" = String, description = "Its version, for `If-Match`"))),
     )
 )]
-pub(super) async fn get_config(State(api): State<Api>) -> Result<Json<ConfigAnswer>, Problem> {
-    let (text, format) = api.handle.ask(|reply| Command::ConfigText { reply }).await?;
-    let format = match format {
+pub(super) async fn get_config(State(api): State<Api>) -> Tagged<ConfigAnswer> {
+    let snapshot = api.handle.snapshot();
+    let format = match format_of(snapshot.config_path.as_ref()) {
         Format::Toml => "toml",
         Format::Json => "json",
     };
-    let snapshot = api.handle.snapshot();
     let mut config = ConfigSettings::from(&*snapshot.config);
     config.daemon.connections.get_or_insert(snapshot.tables.connections);
-    Ok(Json(ConfigAnswer { format: format.to_owned(), text, config }))
+    let version = Version::of(&*snapshot.text);
+    Tagged(Some(version), ConfigAnswer { format: format.to_owned(), text: snapshot.text.to_string(), config })
 }
 
 /// Replace the configuration
@@ -33,21 +36,34 @@ pub(super) async fn get_config(State(api): State<Api>) -> Result<Json<ConfigAnsw
 /// All of it or nothing. The text also becomes the content of the configuration file.
 #[utoipa::path(
     put, path = "/v1/config", tag = "configuration",
+    params(("If-Match" = Option<String>, Header, description = "Only if it is that version still: an `ETag`")),
     request_body(
         description = "The file's text",
         content((String = "application/toml"), (Object = "application/json"))
     ),
     responses(
-        (status = 200, description = "Done", body = Changes),
+        (status = 200, description = "Done", body = Changes,
+         headers(("ETag" = String, description = "The new version"))),
+        (status = 400, description = "`If-Match` is no `ETag`, or the body is no text",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The file was changed since by somebody else, or cannot become this",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The configuration is another version",
+         body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither TOML nor JSON by its content type",
          body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not valid; nothing was changed",
          body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn put_config(State(api): State<Api>, body: ConfigBody) -> Result<Json<Changes>, Problem> {
+pub(super) async fn put_config(
+    State(api): State<Api>,
+    OnlyIf(only_if): OnlyIf,
+    body: ConfigBody,
+) -> Result<Tagged<Changes>, Problem> {
     let ConfigBody { text, format } = body;
-    Ok(Json(api.handle.ask(|reply| Command::Apply { text, format, reply }).await?.into()))
+    let changes = api.handle.ask(|reply| Command::Apply { text, format, only_if, reply }).await?;
+    Ok(Tagged(changes.version, changes.into()))
 }
 
 /// Say what replacing the configuration would do
@@ -58,27 +74,38 @@ pub(super) async fn put_config(State(api): State<Api>, body: ConfigBody) -> Resu
         content((String = "application/toml"), (Object = "application/json"))
     ),
     responses(
-        (status = 200, description = "Valid; nothing was changed", body = Changes),
+        (status = 200, description = "Valid; nothing was changed", body = Changes,
+         headers(("ETag" = String, description = "The version that it would replace"))),
+        (status = 409, description = "The configuration cannot become this while the daemon runs",
+         body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Neither TOML nor JSON by its content type",
          body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not valid",
          body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn check_config(State(api): State<Api>, body: ConfigBody) -> Result<Json<Changes>, Problem> {
+pub(super) async fn check_config(
+    State(api): State<Api>,
+    body: ConfigBody,
+) -> Result<Tagged<Changes>, Problem> {
     let ConfigBody { text, format } = body;
-    Ok(Json(api.handle.ask(|reply| Command::DryRun { text, format, reply }).await?.into()))
+    let changes = api.handle.ask(|reply| Command::DryRun { text, format, reply }).await?;
+    Ok(Tagged(changes.version, changes.into()))
 }
 
 /// Read the configuration file again
 #[utoipa::path(
     post, path = "/v1/config/reload", tag = "configuration",
     responses(
-        (status = 200, description = "Done", body = Changes),
+        (status = 200, description = "Done", body = Changes,
+         headers(("ETag" = String, description = "The new version"))),
+        (status = 409, description = "The configuration cannot become this while the daemon runs",
+         body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The file is not valid; nothing was changed",
          body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn reload_config(State(api): State<Api>) -> Result<Json<Changes>, Problem> {
-    Ok(Json(api.handle.ask(|reply| Command::Reload { reply }).await?.into()))
+pub(super) async fn reload_config(State(api): State<Api>) -> Result<Tagged<Changes>, Problem> {
+    let changes = api.handle.ask(|reply| Command::Reload { reply }).await?;
+    Ok(Tagged(changes.version, changes.into()))
 }

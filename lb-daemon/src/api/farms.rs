@@ -10,7 +10,9 @@ use super::Api;
 use super::extract::{JsonBody, PathOf};
 use super::problem::Problem;
 use super::types::{Backend, BackendPatch, Changes, Farm, FarmPatch, Farms, ProblemItem};
+use super::versions::{OnlyIf, Tagged};
 use crate::handle::{Command, FarmEdit};
+use crate::precondition::{Precondition, Version};
 
 /// All farms with their backends
 #[utoipa::path(
@@ -27,7 +29,8 @@ pub(super) async fn list_farms(State(api): State<Api>) -> Json<Farms> {
     get, path = "/v1/farms/{farm}", tag = "farms",
     params(("farm" = String, Path, description = "The farm's name")),
     responses(
-        (status = 200, description = "The farm", body = Farm),
+        (status = 200, description = "The farm", body = Farm,
+         headers(("ETag" = String, description = "The version of its configuration, for `If-Match`"))),
         (status = 404, description = "No such farm",
          body = Problem, content_type = "application/problem+json"),
     )
@@ -35,10 +38,11 @@ pub(super) async fn list_farms(State(api): State<Api>) -> Json<Farms> {
 pub(super) async fn get_farm(
     State(api): State<Api>,
     PathOf(name): PathOf<String>,
-) -> Result<Json<Farm>, Problem> {
+) -> Result<Tagged<Farm>, Problem> {
     let snapshot = api.handle.snapshot();
     let farm = snapshot.farm(&name).and_then(|farm| Farm::new(&snapshot, farm));
-    farm.map(Json).ok_or_else(|| Problem::unknown_farm(&snapshot, &name))
+    let version = snapshot.config.farm(&name).map(Version::of);
+    farm.map(|farm| Tagged(version, farm)).ok_or_else(|| Problem::unknown_farm(&snapshot, &name))
 }
 
 /// Create or replace a farm
@@ -46,12 +50,21 @@ pub(super) async fn get_farm(
 /// The body has the keys of a `[[farm]]` table. Written back to the configuration file, its comments kept.
 #[utoipa::path(
     put, path = "/v1/farms/{farm}", tag = "farms",
-    params(("farm" = String, Path, description = "The farm's name")),
+    params(
+        ("farm" = String, Path, description = "The farm's name"),
+        ("If-Match" = Option<String>, Header, description = "Only if it is that version still: an `ETag`"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no such farm"),
+    ),
     request_body(content = Object, description = "The keys of a `[[farm]]` table; `name` may be left out",
         example = json!({"vip": "192.0.2.10", "ports": [80], "backend": [{"address": "10.0.0.11"}]})),
     responses(
-        (status = 200, description = "Done", body = Changes),
-        (status = 400, description = "Not JSON",
+        (status = 200, description = "Done", body = Changes,
+         headers(("ETag" = String, description = "The farm's new version"))),
+        (status = 400, description = "Not JSON, or a header that is no precondition",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The configuration file was changed since by somebody else",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The farm is another version",
          body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not valid",
          body = Problem, content_type = "application/problem+json"),
@@ -60,8 +73,9 @@ pub(super) async fn get_farm(
 pub(super) async fn put_farm(
     State(api): State<Api>,
     PathOf(name): PathOf<String>,
+    OnlyIf(only_if): OnlyIf,
     JsonBody(value): JsonBody<Value>,
-) -> Result<Json<Changes>, Problem> {
+) -> Result<Tagged<Changes>, Problem> {
     let invalid = |message: &str| {
         let path = "name".to_owned();
         Problem::invalid(vec![ProblemItem { path, message: message.to_owned(), ..ProblemItem::default() }])
@@ -74,7 +88,7 @@ pub(super) async fn put_farm(
     if value.get("name").is_some_and(|given| given.as_str() != Some(name.as_str())) {
         return Err(invalid(&format!("must be '{name}', as in the path, or be left out")));
     }
-    edit(&api, farm, FarmEdit::Put(value)).await
+    edit(&api, farm, only_if, FarmEdit::Put(value)).await
 }
 
 /// Delete a farm
@@ -82,19 +96,29 @@ pub(super) async fn put_farm(
 /// Its live connections go on until they end. Written back to the configuration file, its comments kept.
 #[utoipa::path(
     delete, path = "/v1/farms/{farm}", tag = "farms",
-    params(("farm" = String, Path, description = "The farm's name")),
+    params(
+        ("farm" = String, Path, description = "The farm's name"),
+        ("If-Match" = Option<String>, Header, description = "Only if it is that version still: an `ETag`"),
+    ),
     responses(
         (status = 200, description = "Done", body = Changes),
+        (status = 400, description = "`If-Match` is no `ETag`",
+         body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such farm",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The configuration file was changed since by somebody else",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The farm is another version",
          body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete_farm(
     State(api): State<Api>,
     PathOf(name): PathOf<String>,
-) -> Result<Json<Changes>, Problem> {
+    OnlyIf(only_if): OnlyIf,
+) -> Result<Tagged<Changes>, Problem> {
     let farm = known_farm(&api.handle.snapshot(), &name)?;
-    edit(&api, farm, FarmEdit::Delete).await
+    edit(&api, farm, only_if, FarmEdit::Delete).await
 }
 
 /// Enable or disable a farm
@@ -102,23 +126,32 @@ pub(super) async fn delete_farm(
 /// Written back to the configuration file, its comments kept.
 #[utoipa::path(
     patch, path = "/v1/farms/{farm}", tag = "farms",
-    params(("farm" = String, Path, description = "The farm's name")),
+    params(
+        ("farm" = String, Path, description = "The farm's name"),
+        ("If-Match" = Option<String>, Header, description = "Only if it is that version still: an `ETag`"),
+    ),
     request_body = FarmPatch,
     responses(
-        (status = 200, description = "Done", body = Changes),
+        (status = 200, description = "Done", body = Changes,
+         headers(("ETag" = String, description = "The farm's new version"))),
         (status = 400, description = "Not such a body",
          body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such farm",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The configuration file was changed since by somebody else",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The farm is another version",
          body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn patch_farm(
     State(api): State<Api>,
     PathOf(name): PathOf<String>,
+    OnlyIf(only_if): OnlyIf,
     JsonBody(patch): JsonBody<FarmPatch>,
-) -> Result<Json<Changes>, Problem> {
+) -> Result<Tagged<Changes>, Problem> {
     let farm = known_farm(&api.handle.snapshot(), &name)?;
-    edit(&api, farm, FarmEdit::Enable(patch.enabled)).await
+    edit(&api, farm, only_if, FarmEdit::Enable(patch.enabled)).await
 }
 
 /// Set a backend's state or weight by hand
@@ -170,9 +203,14 @@ pub(super) async fn patch_backend(
     config.zip(state).and_then(|(config, state)| Backend::new(config, state)).map(Json).ok_or_else(gone)
 }
 
-async fn edit(api: &Api, farm: FarmName, edit: FarmEdit) -> Result<Json<Changes>, Problem> {
-    let changes = api.handle.ask(|reply| Command::EditFarm { farm, edit, reply }).await?;
-    Ok(Json(changes.into()))
+async fn edit(
+    api: &Api,
+    farm: FarmName,
+    only_if: Precondition,
+    edit: FarmEdit,
+) -> Result<Tagged<Changes>, Problem> {
+    let changes = api.handle.ask(|reply| Command::EditFarm { farm, edit, only_if, reply }).await?;
+    Ok(Tagged(changes.version, changes.into()))
 }
 
 fn known_farm(snapshot: &Snapshot, name: &str) -> Result<FarmName, Problem> {

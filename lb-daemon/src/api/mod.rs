@@ -16,6 +16,7 @@ mod server;
 mod status;
 mod table_metrics;
 pub mod types;
+mod versions;
 
 use std::sync::Arc;
 

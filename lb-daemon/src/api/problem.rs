@@ -101,6 +101,18 @@ impl From<Refusal> for Problem {
                 "The request does not fit the daemon's state",
                 detail,
             ),
+            Refusal::FileChanged(detail) => Self::own(
+                StatusCode::CONFLICT,
+                "file-changed",
+                "The configuration file was changed since",
+                detail,
+            ),
+            stale @ Refusal::Stale(_) => Self::own(
+                StatusCode::PRECONDITION_FAILED,
+                "changed-since",
+                "It was changed since it was read",
+                stale.to_string(),
+            ),
             Refusal::Failed(detail) => Self::failed(detail),
         }
     }

@@ -19,5 +19,6 @@ pub(super) async fn get_status(State(api): State<Api>) -> Result<Json<Status>, P
         .dataplane
         .occurrences()
         .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
-    Ok(Json(Status::new(&api.handle.snapshot(), &occurrences, clock::wall())))
+    let file = api.handle.file.borrow().clone();
+    Ok(Json(Status::new(&api.handle.snapshot(), &file, &occurrences, clock::wall())))
 }

@@ -15,6 +15,7 @@ use lb_core::state::{self, Occurrences, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::FileState;
 use crate::handle;
 
 pub use check::{
@@ -51,24 +52,35 @@ pub struct Status {
     /// Counts the configurations applied since the start, from 1.
     pub config_generation: u64,
     pub config_path: String,
+    pub config_file: ConfigFile,
     pub interfaces: Vec<Interface>,
     pub counts: Counts,
     pub connection_table: ConnectionTable,
 }
 
 impl Status {
-    pub fn new(snapshot: &Snapshot, occurrences: &Occurrences, now: SystemTime) -> Self {
+    pub fn new(snapshot: &Snapshot, file: &FileState, occurrences: &Occurrences, now: SystemTime) -> Self {
         Self {
             version: snapshot.version.to_owned(),
             started: timestamp(snapshot.started),
             uptime_seconds: seconds(now.duration_since(snapshot.started).unwrap_or_default()),
             config_generation: snapshot.generation,
             config_path: snapshot.config_path.clone(),
+            config_file: ConfigFile { state: file.as_str().to_owned(), detail: file.advice() },
             interfaces: snapshot.interfaces.iter().map(Interface::new).collect(),
             counts: Counts::new(snapshot),
             connection_table: ConnectionTable::new(&snapshot.tables, occurrences),
         }
     }
+}
+
+/// The configuration file beside what runs. It is looked at every second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigFile {
+    /// `same`, `differs`, `missing` or `unreadable`.
+    pub state: String,
+    /// What is wrong and what to do; null when it is the same.
+    pub detail: Option<String>,
 }
 
 /// An interface that the XDP program is attached to.

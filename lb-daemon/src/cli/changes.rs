@@ -15,11 +15,10 @@ pub async fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<Stri
     })?;
     let is_json = file.extension().is_some_and(|ending| ending == "json");
     let body = Body { media_type: if is_json { "application/json" } else { "application/toml" }, text };
-    let (method, target) = match dry_run {
-        true => (Method::POST, "/v1/config/check"),
-        false => (Method::PUT, "/v1/config"),
+    let answer = match dry_run {
+        true => context.client.send(Method::POST, "/v1/config/check", Some(body)).await?,
+        false => context.client.change(Method::PUT, "/v1/config", Some(body), "/v1/config").await?,
     };
-    let answer = context.client.send(method, target, Some(body)).await?;
     context.show(&answer, |answer| if dry_run { would(&answer) } else { done(&answer) })
 }
 

@@ -51,7 +51,12 @@ fn count(number: usize, what: &str) -> String {
 pub fn render_failure(error: &LoadError) -> String {
     match error {
         LoadError::Invalid { path, text, errors } => render(path, text, errors),
-        LoadError::Read { .. } | LoadError::TooLarge(_) | LoadError::NotUtf8 { .. } => format!("{error}\n"),
+        LoadError::Read { .. }
+        | LoadError::NoFile { .. }
+        | LoadError::TooLarge(_)
+        | LoadError::NotUtf8 { .. } => {
+            format!("{error}\n")
+        }
     }
 }
 
@@ -138,7 +143,7 @@ fn to_json(path: &Path, result: &Result<(String, crate::handle::Format, Config),
             };
             vec![error_to_json(&error)]
         }
-        Err(error @ (LoadError::Read { .. } | LoadError::TooLarge(_))) => {
+        Err(error @ (LoadError::Read { .. } | LoadError::NoFile { .. } | LoadError::TooLarge(_))) => {
             let message = error.to_string();
             vec![error_to_json(&ConfigError { path: String::new(), at: None, message, hint: None })]
         }

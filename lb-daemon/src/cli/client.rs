@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Group};
@@ -34,6 +35,16 @@ impl Body {
     }
 }
 
+/// A request as it goes out.
+struct Asked<'a> {
+    method: Method,
+    target: &'a str,
+    body: Option<Body>,
+    accept: &'static str,
+    /// The version that it is meant for.
+    only_if: Option<HeaderValue>,
+}
+
 pub struct Client {
     socket: PathBuf,
 }
@@ -56,13 +67,39 @@ impl Client {
         target: &str,
         body: Option<Body>,
     ) -> Result<String, Failure> {
+        let what = Asked { method, target, body, accept: "application/json", only_if: None };
+        self.told(timeout, what).await.map(|(text, _)| text)
+    }
+
+    /// Changes what `GET seen` tells of, unless somebody else changes it in between.
+    pub async fn change(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<Body>,
+        seen: &str,
+    ) -> Result<String, Failure> {
+        let accept = "application/json";
+        let look = Asked { method: Method::GET, target: seen, body: None, accept, only_if: None };
+        let (_, only_if) = self.told(TIMEOUT, look).await?;
+        let what = Asked { method, target, body, accept, only_if };
+        self.told(TIMEOUT, what).await.map(|(text, _)| text)
+    }
+
+    /// The daemon's answer, and its `ETag` if it has one.
+    async fn told(
+        &self,
+        timeout: Duration,
+        what: Asked<'_>,
+    ) -> Result<(String, Option<HeaderValue>), Failure> {
         let exchange = async {
-            let response = self.exchange(method, target, body, "application/json").await?;
+            let response = self.exchange(what).await?;
+            let tag = response.headers().get(header::ETAG).cloned();
             let (status, is_problem) = (response.status(), is_problem(&response));
             let bytes = response.into_body().collect().await.map_err(|error| self.broken(&error))?.to_bytes();
             let text = String::from_utf8(bytes.into()).map_err(|_| self.stranger())?;
             match status.is_success() {
-                true => Ok(text),
+                true => Ok((text, tag)),
                 false if is_problem => Err(self.refusal(text)),
                 false => Err(self.stranger()),
             }
@@ -76,7 +113,9 @@ impl Client {
 
     /// Follows server-sent events: `each` gets the data of each, until it says false (then done) or the stream ends.
     pub async fn follow(&self, target: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), Failure> {
-        let begin = self.exchange(Method::GET, target, None, "text/event-stream");
+        let accept = "text/event-stream";
+        let what = Asked { method: Method::GET, target, body: None, accept, only_if: None };
+        let begin = self.exchange(what);
         let response =
             tokio::time::timeout(TIMEOUT, begin).await.unwrap_or_else(|_| Err(self.late(TIMEOUT)))?;
         if !response.status().is_success() {
@@ -105,13 +144,8 @@ impl Client {
         serde_json::from_str(answer).map_err(|_| self.stranger())
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        target: &str,
-        body: Option<Body>,
-        accept: &'static str,
-    ) -> Result<Response<Incoming>, Failure> {
+    async fn exchange(&self, what: Asked<'_>) -> Result<Response<Incoming>, Failure> {
+        let Asked { method, target, body, accept, only_if } = what;
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -120,6 +154,9 @@ impl Client {
         tokio::spawn(async move { connection.await.ok() });
         let request = Request::builder().method(method).uri(target);
         let mut request = request.header(header::HOST, "drover").header(header::ACCEPT, accept);
+        if let Some(tag) = only_if {
+            request = request.header(header::IF_MATCH, tag);
+        }
         let mut bytes = Bytes::new();
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, body.media_type);

@@ -21,7 +21,8 @@ pub async fn run(context: &Context, action: FarmAction) -> Result<String, Failur
     let target = |name: &FarmName| format!("/v1/farms/{}", encode(&name.farm));
     let enable = async |name: FarmName, enabled: bool| {
         let body = Body::json(&json!({ "enabled": enabled }));
-        let answer = context.client.send(Method::PATCH, &target(&name), Some(body)).await?;
+        let target = target(&name);
+        let answer = context.client.change(Method::PATCH, &target, Some(body), &target).await?;
         context.show(&answer, |answer| changes::done(&answer))
     };
     match action {
@@ -32,7 +33,8 @@ pub async fn run(context: &Context, action: FarmAction) -> Result<String, Failur
         FarmAction::Enable(name) => enable(name, true).await,
         FarmAction::Disable(name) => enable(name, false).await,
         FarmAction::Delete(name) => {
-            let answer = context.client.send(Method::DELETE, &target(&name), None).await?;
+            let target = target(&name);
+            let answer = context.client.change(Method::DELETE, &target, None, &target).await?;
             context.show(&answer, |answer| changes::done(&answer))
         }
     }

@@ -27,6 +27,10 @@ fn screen(status: &Status, farms: &Farms, style: Style, now: SystemTime) -> Stri
     let node = format!("drover {version}, up {uptime}, configuration {generation} of {path}");
     screen.push('\n');
     screen += &text::wrap(&node, 0);
+    if let Some(detail) = &status.config_file.detail {
+        let told = text::wrap(&format!("configuration file: {detail}"), 2);
+        screen += &format!("{} {}", style.paint(Tone::Bad, "!"), told.trim_start());
+    }
     for interface in &status.interfaces {
         screen += &interface_line(interface, style);
     }

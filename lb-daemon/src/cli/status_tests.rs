@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::api::types::{
-    AdminState, Backend, BackendStatus, CheckSettings, ConnectionTable, Counts, Directions, FamilyTable,
-    Farm, FarmStatus, TimeoutSettings,
+    AdminState, Backend, BackendStatus, CheckSettings, ConfigFile, ConnectionTable, Counts, Directions,
+    FamilyTable, Farm, FarmStatus, TimeoutSettings,
 };
 
 const PLAIN: Style = Style { colour: false };
@@ -29,6 +29,7 @@ fn status(counts: Counts) -> Status {
         uptime_seconds: 273_600.0,
         config_generation: 4,
         config_path: "/etc/drover/drover.toml".to_owned(),
+        config_file: ConfigFile { state: "same".to_owned(), detail: None },
         interfaces: vec![interface("eth0", "native", true), interface("eth1", "generic", false)],
         counts,
         connection_table: table(12),
@@ -187,6 +188,20 @@ fn a_table_that_is_nearly_full_catches_the_eye() {
 ";
     assert_eq!(table_lines(&full, PLAIN), expected);
     assert!(table_lines(&full, Style { colour: true }).contains("\x1b[1;31mIPv4 80% full\x1b[0m"));
+}
+
+#[test]
+fn a_file_that_is_not_what_runs_is_said() {
+    let state = crate::config::FileState::Differs;
+    let config_file = ConfigFile { state: state.as_str().to_owned(), detail: state.advice() };
+    let status = Status { config_file, ..status(Counts::default()) };
+    let expected = "\
+drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
+! configuration file: it differs from what runs: `drover reload` makes it what
+  runs; until then changes through the API are refused
+  eth0 ";
+    let screen = screen(&status, &Farms { farms: vec![] }, PLAIN, now());
+    assert!(screen.contains(expected), "{screen}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use lb_core::config::keys;
 use lb_core::config::model::FarmName;
 use serde_json::{Map, Value};
 
+use super::ends::keeping_ends;
 use super::{edit_json, edit_toml};
 use crate::handle::{FarmEdit, Format, Refusal};
 
@@ -18,10 +19,10 @@ pub fn edit(text: &str, format: Format, farm: &FarmName, edit: &FarmEdit) -> Res
         FarmEdit::Delete => Edit::Delete,
         FarmEdit::Enable(enabled) => Edit::Enable(*enabled),
     };
-    match format {
+    keeping_ends(text, |text| match format {
         Format::Toml => edit_toml::edit(text, farm.as_str(), &edit),
         Format::Json => edit_json::edit(text, farm.as_str(), &edit),
-    }
+    })
 }
 
 /// An edit whose value has been looked at.

@@ -12,7 +12,6 @@ use crate::handle::Refusal;
 pub fn edit(text: &str, farm: &str, edit: &Edit) -> Result<String, Refusal> {
     // Whatever can be wrong with the text as JSON, this says it with its place.
     json::tree(text).map_err(Refusal::Invalid)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (range, new) = splice(text, farm, edit).map_err(|error| match error {
         Failure::Refused(refusal) => refusal,
         Failure::Json(error) => {

@@ -1,19 +1,22 @@
 //! The configuration file: reading it, editing it with its comments kept, writing it whole or not at all.
 //!
 //! Owns no state. The daemon calls [`load`] at its start and at a reload, [`parse`] for what the API sends, and
-//! [`edit`] and [`write_atomically`] when a change is to last; `drover check` calls [`load`]. Nothing here waits or
-//! can be cancelled half-way.
+//! [`edit`] and [`stage`] when a change is to last; `drover check` calls [`load`]. They wait for the disk and for nothing
+//! else: what is no regular file is refused unread.
 
 mod edit;
 mod edit_json;
 mod edit_toml;
+mod ends;
 mod host;
 mod json;
 mod lines;
+mod read;
 mod toml;
+mod watch;
 mod write;
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use lb_core::config::model::Config;
@@ -23,7 +26,9 @@ use crate::handle::Format;
 
 pub use edit::edit;
 pub use host::compile_pattern;
-pub use write::write_atomically;
+pub use read::read_text;
+pub use watch::{FileState, FileWatch};
+pub use write::{Staged, WriteError, stage, write_atomically};
 
 /// The largest configuration file that is read, in bytes.
 pub const FILE_MAX: u64 = 16 << 20;
@@ -33,6 +38,8 @@ pub const FILE_MAX: u64 = 16 << 20;
 pub enum LoadError {
     #[error("{}: {}", .path.display(), reason(.source))]
     Read { path: PathBuf, source: io::Error },
+    #[error("{}: is {what}, not a regular file; write the configuration to a file and name that", .path.display())]
+    NoFile { path: PathBuf, what: &'static str },
     #[error("{}: is larger than {} MiB, so it is not a configuration", .0.display(), FILE_MAX >> 20)]
     TooLarge(PathBuf),
     #[error("{}:{}:{}: is not UTF-8 text", .path.display(), .at.line, .at.column)]
@@ -100,21 +107,6 @@ pub fn load(path: &Path) -> Result<(String, Format, Config), LoadError> {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, LoadError> {
-    let failed = |source| LoadError::Read { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(LoadError::TooLarge(path.to_owned()));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
-        LoadError::NotUtf8 { path: path.to_owned(), at: lines::Lines::new(&before).position(valid) }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,13 +135,6 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = load(Path::new("/nonexistent/drover.toml")).unwrap_err().to_string();
         assert!(error.starts_with("/nonexistent/drover.toml: there is no such file"), "{error}");
-    }
-
-    #[test]
-    fn a_folder_is_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = load(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("cannot be read"), "{error}");
     }
 
     #[test]

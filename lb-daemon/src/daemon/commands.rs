@@ -8,8 +8,9 @@ use lb_core::state::{AdminState, ConnectionFilter, EventKind, EventLevel};
 
 use super::departed::stays;
 use super::{Daemon, describe};
-use crate::config;
-use crate::handle::{BackendPatch, Changes, Command, Format, Refusal, Reply};
+use crate::config::{self, Staged};
+use crate::handle::{BackendPatch, Changes, Command, FarmEdit, Format, Refusal, Reply};
+use crate::precondition::{Precondition, Version};
 
 impl Daemon {
     /// Carries a command out and answers it. Whoever asked may be gone by then; it was done all the same.
@@ -18,15 +19,15 @@ impl Daemon {
             Command::PatchBackend { farm, backend, patch, reply } => {
                 reply.send(self.patch_backend(&farm, &backend, patch)).ok();
             }
-            Command::EditFarm { farm, edit, reply } => {
-                let result = match config::edit(&self.text, self.format, &farm, &edit) {
-                    Ok(text) => self.apply(text, self.format, true).await,
-                    Err(refusal) => Err(refusal),
-                };
+            Command::EditFarm { farm, edit, only_if, reply } => {
+                let result = self.edit_farm(&farm, &edit, &only_if).await;
                 reply.send(result).ok();
             }
-            Command::Apply { text, format, reply } => {
-                let result = self.apply(text, format, true).await;
+            Command::Apply { text, format, only_if, reply } => {
+                let result = match only_if.holds(Some(Version::of(&*self.text))) {
+                    true => self.apply(text, format, true).await,
+                    false => Err(Refusal::Stale("the configuration".to_owned())),
+                };
                 reply.send(result).ok();
             }
             Command::DryRun { text, format, reply } => {
@@ -37,10 +38,22 @@ impl Daemon {
                 reply.send(result).ok();
             }
             Command::Cut { filter, reply } => self.cut(filter, reply),
-            Command::ConfigText { reply } => {
-                reply.send(Ok((self.text.clone(), self.format))).ok();
-            }
         }
+    }
+
+    async fn edit_farm(
+        &mut self,
+        farm: &FarmName,
+        edit: &FarmEdit,
+        only_if: &Precondition,
+    ) -> Result<Changes, Refusal> {
+        let version = |config: &Config| config.farm(farm.as_str()).map(Version::of);
+        if !only_if.holds(version(&self.config)) {
+            return Err(Refusal::Stale(format!("farm '{farm}'")));
+        }
+        let text = config::edit(&self.text, self.format, farm, edit)?;
+        let changes = self.apply(text, self.format, true).await?;
+        Ok(Changes { version: version(&self.config), ..changes })
     }
 
     fn patch_backend(
@@ -116,17 +129,21 @@ impl Daemon {
             Ok(new) => new,
             Err(refusal) => return Err(self.refused(refusal)),
         };
+        // What can fail at the disk fails before anything has changed.
+        let staged = match write.then(|| config::stage(&self.config_path, &self.text, &text)).transpose() {
+            Ok(staged) => staged,
+            Err(error) => return Err(self.refused(error.into())),
+        };
         let planned = self.consequences(&new);
         let old = std::mem::replace(&mut self.config, Arc::new(new));
         let gone = self.remember_vips(&old);
-        let done = self.bring_in(&text, write).await;
-        if let Err(error) = done {
+        if let Err(refusal) = self.bring_in(staged).await {
             self.config = old;
             self.former_vips.retain(|vip, _| !gone.contains(vip));
             self.follow();
-            return Err(self.refused(Refusal::Failed(format!("{error:#}"))));
+            return Err(self.refused(refusal));
         }
-        (self.text, self.generation) = (text, self.generation + 1);
+        (self.text, self.generation) = (text.into(), self.generation + 1);
         if let Err(error) = self.overrides.retain(&self.config) {
             tracing::warn!("{error:#}");
         }
@@ -140,18 +157,15 @@ impl Daemon {
         };
         self.tell(EventLevel::Info, EventKind::ConfigApplied, None, None, message);
         self.publish();
-        Ok(Changes { generation: self.generation, ..planned })
+        let version = Some(Version::of(&*self.text));
+        Ok(Changes { generation: self.generation, version, ..planned })
     }
 
     /// Maps and file follow the configuration that has just been set.
-    async fn bring_in(&mut self, text: &str, write: bool) -> anyhow::Result<()> {
+    async fn bring_in(&mut self, staged: Option<Staged>) -> Result<(), Refusal> {
         self.resolve().await;
-        self.reconcile()?;
-        if write {
-            config::write_atomically(&self.config_path, text)
-                .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", self.config_path.display()))?;
-        }
-        Ok(())
+        self.reconcile().map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+        Ok(staged.map_or(Ok(()), Staged::commit)?)
     }
 
     /// A text that may become the configuration of this daemon.
@@ -185,7 +199,10 @@ impl Daemon {
             .filter(|(farm, backend)| !stays(new, farm, backend))
             .filter_map(|(farm, backend)| self.sweep.live.get(&self.backend_id(farm, backend)?))
             .sum();
-        Changes { generation: self.generation, lines: changes(&self.config, new), orphaned_connections }
+        let (generation, lines) = (self.generation, changes(&self.config, new));
+        // A dry run says what it was compared with.
+        let version = Some(Version::of(&*self.text));
+        Changes { generation, lines, orphaned_connections, version }
     }
 
     /// Cuts connections beside the loop: a large table takes a while.

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::checks::{BackendHealth, Judgement, Runner};
 use crate::clock::{self, KeptTime, Passed};
+use crate::config::FileWatch;
 use crate::datapath::{Attached, Datapath, Reader, Registered, Sweep};
 use crate::handle::{Command, Events, Format, Handle};
 use crate::hooks::Hooks;
@@ -74,8 +75,9 @@ struct Health {
 pub struct Daemon {
     config: Arc<Config>,
     config_path: PathBuf,
-    text: String,
+    text: Arc<str>,
     format: Format,
+    file: FileWatch,
     generation: u64,
     started: SystemTime,
     overrides: Overrides,
@@ -146,7 +148,7 @@ struct Inbox {
 pub struct Start {
     pub config: Config,
     pub config_path: PathBuf,
-    pub text: String,
+    pub text: Arc<str>,
     pub format: Format,
     pub datapath: Datapath,
     pub reader: Reader,
@@ -190,16 +192,21 @@ impl Daemon {
             started,
             generation: 1,
             config: config.clone(),
+            text: text.clone(),
             config_path: config_path.display().to_string(),
             interfaces: Vec::new(),
             tables: Tables::default(),
             farms: Vec::new(),
         };
+        let (snapshots, events) = (watch::channel(Arc::new(empty)).0, Arc::<Events>::default());
+        let mut file = FileWatch::spawn(config_path.clone(), snapshots.subscribe(), events.clone());
+        file.watch(&supervisor);
         let mut daemon = Self {
             config,
             config_path,
             text,
             format,
+            file,
             generation: 1,
             started,
             overrides,
@@ -234,8 +241,8 @@ impl Daemon {
             sweeping_changes: 0,
             clock,
             hooks: Hooks::default(),
-            events: Arc::default(),
-            snapshots: watch::channel(Arc::new(empty)).0,
+            events,
+            snapshots,
             commands,
             inbox: Inbox {
                 commands: command_inbox,
@@ -289,6 +296,7 @@ impl Daemon {
             events: self.events.clone(),
             dataplane: self.reader.clone(),
             checks: self.runner.checks(),
+            file: self.file.state(),
         }
     }
 

@@ -21,6 +21,7 @@ impl Daemon {
             started: self.started,
             generation: self.generation,
             config: self.config.clone(),
+            text: self.text.clone(),
             config_path: self.config_path.display().to_string(),
             interfaces: self.interface_states(),
             tables: self.tables(),

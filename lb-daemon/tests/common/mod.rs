@@ -19,9 +19,11 @@ use lb_core::state::{
     ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, Occurrences,
     Protocol, ResultRecord, Snapshot, Tables, Traffic,
 };
+use lb_daemon::config::FileState;
 use lb_daemon::handle::{
-    Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Format, Handle, Refusal,
+    Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Handle, Refusal,
 };
+use lb_daemon::precondition::{Precondition, Version};
 use tokio::sync::{mpsc, watch};
 
 /// What the tests hold of the fake daemon.
@@ -30,7 +32,12 @@ pub struct Fake {
     /// What it was asked, in `Debug`, without the way back.
     pub asked: Arc<Mutex<Vec<String>>>,
     pub task: tokio::task::JoinHandle<()>,
+    /// What is said of the configuration file.
+    pub file: watch::Sender<FileState>,
 }
+
+/// The text in force.
+pub const TEXT: &str = "# the file\n";
 
 impl Fake {
     pub fn asked(&self) -> Vec<String> {
@@ -49,9 +56,11 @@ pub fn start() -> Fake {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (checks, queries) = Checks::new();
     tokio::spawn(answer_checks(queries));
-    let handle = Handle { commands, snapshots, events, dataplane: Arc::new(FakeDataplane), checks };
+    let (file_state, file) = watch::channel(FileState::Same);
+    let dataplane = Arc::new(FakeDataplane);
+    let handle = Handle { commands, snapshots, events, dataplane, checks, file };
     let task = tokio::spawn(answer(inbox, publisher, asked.clone()));
-    Fake { handle, asked, task }
+    Fake { handle, asked, task, file: file_state }
 }
 
 /// Publishes an event `n` minutes after 1970 began.
@@ -85,13 +94,18 @@ async fn answer(
                 });
                 reply.send(Ok(())).unwrap();
             }
-            Command::EditFarm { farm, edit, reply } => {
-                note(format!("edit {farm} {edit:?}"));
-                reply.send(Ok(changes(&[&format!("farm '{farm}' edited")]))).unwrap();
+            Command::EditFarm { farm, edit, only_if, reply } => {
+                note(format!("edit {farm} {edit:?}{}", condition(&only_if)));
+                let here = snapshot().config.farm(farm.as_str()).map(Version::of);
+                let stale = || Err(Refusal::Stale(format!("farm '{farm}'")));
+                let done = || Ok(changes(&[&format!("farm '{farm}' edited")]));
+                reply.send(if only_if.holds(here) { done() } else { stale() }).unwrap();
             }
-            Command::Apply { text, format, reply } => {
-                note(format!("apply {format:?} {text}"));
-                reply.send(judge(&text)).unwrap();
+            Command::Apply { text, format, only_if, reply } => {
+                note(format!("apply {format:?} {text}{}", condition(&only_if)));
+                let stale = || Err(Refusal::Stale("the configuration".to_owned()));
+                let fits = only_if.holds(Some(Version::of(TEXT)));
+                reply.send(if fits { judge(&text) } else { stale() }).unwrap();
             }
             Command::DryRun { text, format, reply } => {
                 note(format!("dry run {format:?} {text}"));
@@ -105,9 +119,6 @@ async fn answer(
             Command::Cut { filter, reply } => {
                 note(format!("cut {filter:?}"));
                 reply.send(Ok(7)).unwrap();
-            }
-            Command::ConfigText { reply } => {
-                reply.send(Ok(("# the file\n".to_owned(), Format::Toml))).unwrap();
             }
         }
     }
@@ -183,7 +194,12 @@ fn check(backend: &str, passed: bool, history: usize) -> CheckReport {
 
 fn changes(lines: &[&str]) -> Changes {
     let lines = lines.iter().map(|&line| line.to_owned()).collect();
-    Changes { generation: 5, lines, orphaned_connections: 2 }
+    Changes { generation: 5, lines, orphaned_connections: 2, version: Some(Version::of("after")) }
+}
+
+/// What a change was made to depend on, for the notes.
+fn condition(only_if: &Precondition) -> String {
+    if *only_if == Precondition::None { String::new() } else { format!(" {only_if:?}") }
 }
 
 fn judge(text: &str) -> Result<Changes, Refusal> {
@@ -194,6 +210,7 @@ fn judge(text: &str) -> Result<Changes, Refusal> {
             message: "must be 0 to 256, not 300".to_owned(),
             hint: Some("use 256 for the largest share".to_owned()),
         }])),
+        "by hand" => Err(Refusal::FileChanged("the file was changed since; reload first".to_owned())),
         "unwritable" => Err(Refusal::Failed("cannot write /etc/drover/drover.toml: read-only".to_owned())),
         _good => Ok(changes(&["farm 'web': backend '10.0.0.13' added"])),
     }
@@ -256,6 +273,7 @@ pub fn snapshot() -> Snapshot {
         started: SystemTime::now() - Duration::from_secs(90),
         generation: 4,
         config: Arc::new(Config { daemon, farms: vec![web, dns] }),
+        text: TEXT.into(),
         config_path: "/etc/drover/drover.toml".to_owned(),
         interfaces: vec![InterfaceState {
             name: "eth0".to_owned(),

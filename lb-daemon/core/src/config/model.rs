@@ -19,7 +19,7 @@ pub const WEIGHT_MAX: u16 = 256;
 pub const USER: &str = "nobody";
 
 /// A whole, valid configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
     pub daemon: Daemon,
     /// In the file's order; names are unique, and no two overlap in VIP, protocol and port.
@@ -33,7 +33,7 @@ impl Config {
 }
 
 /// The `[daemon]` table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Daemon {
     /// Where XDP attaches; at least one, without repeats.
     pub interfaces: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Daemon {
 }
 
 /// How the XDP program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum XdpMode {
     /// Native, else generic.
     Auto,
@@ -99,7 +99,7 @@ impl fmt::Display for BackendName {
 }
 
 /// One virtual service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Farm {
     pub name: FarmName,
     /// At least one, without repeats.
@@ -124,14 +124,14 @@ pub struct Farm {
 }
 
 /// What happens to a backend's connections when it goes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnDown {
     Cut,
     Keep,
 }
 
 /// What a client meets when no backend of a farm is healthy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenAllDown {
     /// It is told at once: a reset, or an ICMP error.
     Refuse,
@@ -140,7 +140,7 @@ pub enum WhenAllDown {
 }
 
 /// What the traffic itself says of a backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Passive {
     /// A backend that leaves connections unanswered, or resets them, is checked at once.
     pub suspect: bool,
@@ -154,7 +154,7 @@ impl Default for Passive {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Eject {
     /// How long the first time; doubled each time that follows soon.
     pub hold: Duration,
@@ -163,7 +163,7 @@ pub struct Eject {
 }
 
 /// A command that is told of changes: run like a check of kind `command`, with the event as JSON on standard input.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hook {
     /// Program and arguments; the program was found and may be run.
     pub command: Vec<String>,
@@ -195,7 +195,7 @@ impl Farm {
 }
 
 /// The ports of a farm.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Ports {
     /// `"*"`: every port.
     All,
@@ -224,7 +224,7 @@ impl Ports {
 }
 
 /// The protocols of a farm; at least one is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Protocols {
     pub tcp: bool,
     pub udp: bool,
@@ -240,7 +240,7 @@ pub enum Mode {
 }
 
 /// How a backend is chosen for a new connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheduler {
     Maglev,
 }
@@ -248,7 +248,7 @@ pub enum Scheduler {
 /// How long a connection may stay idle in each of its states. The defaults of `established`, `half_closed` and `udp` are the
 /// least that a NAT may have (RFC 5382, REQ-5: 2 hours 4 minutes, so that a keep-alive of TCP comes in time, and 4 minutes
 /// for one that is ending; RFC 4787, REQ-5: 2 minutes).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// TCP, before the handshake is complete.
     pub syn: Duration,
@@ -273,7 +273,7 @@ impl Default for Timeouts {
 }
 
 /// A real server of a farm.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Backend {
     pub name: BackendName,
     pub address: Addresses,

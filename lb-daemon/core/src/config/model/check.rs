@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Backend, Farm, Ports};
 
 /// A health check of a farm's backends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Check {
     pub kind: CheckKind,
     pub interval: Duration,
