@@ -27,7 +27,7 @@ pub struct BackendFacts {
     pub weight: u16,
     /// How much of its weight counts, in percent: less than 100 while it starts slowly.
     pub ramp: u8,
-    /// Its checks fail, whatever an operator has set: one that is drained may be dead.
+    /// Its checks fail, whatever an operator has set: one that is drained may be dead, and one that is ejected may live.
     pub failing: bool,
 }
 
@@ -150,8 +150,9 @@ impl Desired {
                         | BackendStatus::Maintenance
                         | BackendStatus::Standby => Ground::Checked,
                     },
+                    // One that the traffic has ejected may live: nobody who is with it is sent away.
                     // One that is tried in the hope that it lives is held to live.
-                    lives: serving || !(facts.failing || facts.status == BackendStatus::Down),
+                    lives: serving || !facts.failing,
                 }
             });
             DesiredFarm {
@@ -229,7 +230,8 @@ mod tests {
     }
 
     fn facts(statuses: &[BackendStatus]) -> Vec<BackendFacts> {
-        statuses.iter().map(|&status| BackendFacts { status, weight: 1, ramp: 100, failing: false }).collect()
+        let facts = |&status| BackendFacts { status, weight: 1, ramp: 100, failing: status == Down };
+        statuses.iter().map(facts).collect()
     }
 
     fn desired(farm: &Farm, facts: &[BackendFacts]) -> Desired {
@@ -304,6 +306,14 @@ mod tests {
             let [backend, _] = &desired(&farm(&[0, 0]), &facts).farms[0].backends[..] else { panic!() };
             assert_eq!((backend.serving, backend.takes(), backend.lives), expected, "{status:?} {weight}");
         }
+    }
+
+    #[test]
+    fn one_that_is_ejected_takes_nobody_and_lives() {
+        let mut facts = facts(&[Down, Up]);
+        facts[0].failing = false;
+        let [backend, _] = &desired(&farm(&[0, 0]), &facts).farms[0].backends[..] else { panic!() };
+        assert_eq!((backend.takes(), backend.lives), (false, true));
     }
 
     #[test]

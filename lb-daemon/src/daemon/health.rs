@@ -24,7 +24,7 @@ struct Turn {
 }
 
 /// A backend that went down.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Down {
     pub key: BackendKey,
     pub reason: String,
@@ -64,7 +64,7 @@ impl Daemon {
             AdminState::Maintenance => return BackendStatus::Maintenance,
             AdminState::Up => {}
         }
-        if self.ejected.contains_key(key) {
+        if self.passive.ejected(key).is_some() {
             return BackendStatus::Down;
         }
         if farm.checks.is_empty() {

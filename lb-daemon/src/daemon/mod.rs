@@ -24,7 +24,6 @@ use anyhow::Context as _;
 use lb_core::config::model::{BackendName, Config, FarmName};
 use lb_core::desired::{Desired, NextHops, mapped};
 use lb_core::diff::{Numbers, Observed, Planner};
-use lb_core::health::passive::Watch;
 use lb_core::state::{EventKind, EventLevel, Snapshot, Tables};
 use tokio::sync::{mpsc, watch};
 
@@ -88,8 +87,7 @@ pub struct Daemon {
     /// VIPs that were taken away, and until when the program knows them.
     former_vips: BTreeMap<IpAddr, Instant>,
     /// What the traffic says of backends, and who is out on its word.
-    watches: HashMap<BackendKey, Watch>,
-    ejected: BTreeMap<BackendKey, String>,
+    passive: passive::Passive,
     /// Backends that start slowly: since when, and how much of their weight counts by now, in percent.
     ramps: BTreeMap<BackendKey, (Instant, u8)>,
 
@@ -214,8 +212,7 @@ impl Daemon {
             health: HashMap::new(),
             departed: departed::AllDeparted::new(),
             former_vips: BTreeMap::new(),
-            watches: HashMap::new(),
-            ejected: BTreeMap::new(),
+            passive: passive::Passive::default(),
             ramps: BTreeMap::new(),
             datapath,
             reader: Arc::new(reader),

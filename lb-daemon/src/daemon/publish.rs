@@ -61,7 +61,7 @@ impl Daemon {
         let health = self.health.get(&key);
         let id = self.backend_id(farm, backend).filter(|_| farm.enabled);
         let touched = self.touched.get(&key).copied().unwrap_or(self.started);
-        let ejected = || self.ejected.get(&key).cloned();
+        let ejected = || self.passive.ejected(&key).cloned();
         let checks = || health.map_or_else(|| "not checked yet".to_owned(), |health| health.reason.clone());
         let (since, reason) = match facts.status {
             BackendStatus::Draining => (touched, format!("drained by an operator; {}", checks())),

@@ -2,16 +2,18 @@
 //!
 //! [`Reader`] holds mappings and descriptors of its own, so API handlers and the sweep run beside the daemon's loop.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 
 use aya::maps::{MapData, PerCpuArray};
-use lb_common::abi::{BackendCounters, map};
+use lb_common::abi::map;
 use lb_common::table::Occurrence;
 use lb_common::verdict::Verdict;
 use lb_core::health::passive::Pulse;
 use lb_core::state::{self, ConnectionFilter, Occurrences, Traffic};
 
+use super::counters::{self, Counters};
 use super::mapping::Mapping;
 use super::tables::Tables;
 use super::{maps, maps_dir};
@@ -20,7 +22,7 @@ use crate::handle::DataplaneReader;
 /// Reads counters and connection tables, and cuts connections.
 pub struct Reader {
     tables: Tables<Mapping>,
-    counters: PerCpuArray<MapData, BackendCounters>,
+    counters: Counters,
     verdicts: PerCpuArray<MapData, u64>,
     occurrences: PerCpuArray<MapData, u64>,
 }
@@ -35,25 +37,20 @@ impl Reader {
         let pins = maps_dir(dir);
         Ok(Self {
             tables: Tables::open(&pins)?,
-            counters: maps::per_cpu(&pins, map::COUNTERS)?,
+            counters: Counters::open(&pins)?,
             verdicts: maps::per_cpu(&pins, map::VERDICTS)?,
             occurrences: maps::per_cpu(&pins, map::OCCURRENCES)?,
         })
     }
 
-    /// How a backend has taken its handshakes, by number.
+    /// How backends have taken their handshakes, by number.
     ///
     /// # Errors
     ///
-    /// If the number is out of range.
-    pub fn pulse(&self, backend: u16) -> anyhow::Result<Pulse> {
-        let mut sum = Pulse::default();
-        for cpu in self.counters.get(&u32::from(backend), 0)?.iter() {
-            sum.handshakes += cpu.handshakes;
-            sum.answered += cpu.answered;
-            sum.reset += cpu.reset;
-        }
-        Ok(sum)
+    /// If a number is out of range.
+    pub fn pulses(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Pulse>> {
+        let of = self.counters.of(backends)?;
+        Ok(of.into_iter().map(|(id, counters)| (id, counters::pulse(&counters))).collect())
     }
 
     /// What a backend carried, by number.
@@ -62,17 +59,17 @@ impl Reader {
     ///
     /// If the number is out of range.
     pub fn traffic(&self, backend: u16) -> anyhow::Result<Traffic> {
-        let mut sum = Traffic::default();
-        for cpu in self.counters.get(&u32::from(backend), 0)?.iter() {
-            sum += Traffic {
-                packets_in: cpu.packets[0],
-                bytes_in: cpu.bytes[0],
-                packets_out: cpu.packets[1],
-                bytes_out: cpu.bytes[1],
-                opened: cpu.opened,
-            };
-        }
-        Ok(sum)
+        Ok(counters::traffic(&self.counters.get(backend)?))
+    }
+
+    /// The same of many.
+    ///
+    /// # Errors
+    ///
+    /// If a number is out of range.
+    pub fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
+        let of = self.counters.of(backends)?;
+        Ok(of.into_iter().map(|(id, counters)| (id, counters::traffic(&counters))).collect())
     }
 
     fn occurrence(&self, of: Occurrence) -> anyhow::Result<u64> {

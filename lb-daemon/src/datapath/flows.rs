@@ -124,7 +124,7 @@ impl<'a, A: Family> Lines for Seen<'a, A> {
 }
 
 /// What `read` makes of a live line; `None` if the line got another entry meanwhile, so that `read` may have seen two halves.
-fn consistent<T>(line: MappedLine<'_>, meta: Meta, read: impl FnOnce() -> Option<T>) -> Option<T> {
+pub(super) fn consistent<T>(line: MappedLine<'_>, meta: Meta, read: impl FnOnce() -> Option<T>) -> Option<T> {
     let result = read();
     // What was read is read before the version is looked at again.
     fence(Ordering::Acquire);
@@ -162,7 +162,10 @@ impl<A: Family> Wanted<A> {
 }
 
 /// Calls `visit` with every forward line of a connection that was not cut, and its first word as it was.
-fn each_connection<'a, A: Family>(table: &View<'a, A>, mut visit: impl FnMut(u32, MappedLine<'a>, Meta)) {
+pub(super) fn each_connection<'a, A: Family>(
+    table: &View<'a, A>,
+    mut visit: impl FnMut(u32, MappedLine<'a>, Meta),
+) {
     for (index, line) in (0..).zip(MappedLine::each(table.0.lines)) {
         let meta = line.meta();
         if meta.is_live() && !meta.is_reverse() && !meta.is(State::Cut) {
@@ -295,12 +298,7 @@ fn told<A: Family>(
     let key = A::key(line, meta, numbers)?;
     let to = A::translated(line, meta, numbers)?;
     let backend_id = A::backend(line);
-    let since = |tick: u32| {
-        // The program's clock may be a tick ahead.
-        let ticks = (now.wrapping_sub(tick) as i32).max(0).unsigned_abs();
-        Duration::from_millis(u64::from(ticks) * u64::from(TICK_MILLISECONDS))
-    };
-    let idle = since(line.last_seen());
+    let idle = since(now, line.last_seen());
     let peer = line.peer();
     let other = table.peer_at(peer, index).and_then(|_| table.0.at(peer));
     Some(state::Connection {
@@ -312,9 +310,16 @@ fn told<A: Family>(
         farm_id: numbers.settings(backend_id).1,
         backend_id,
         state: meta.state().as_str(),
-        age: since(line.created()),
-        idle: other.map_or(idle, |peer| since(peer.last_seen()).min(idle)),
+        age: since(now, line.created()),
+        idle: other.map_or(idle, |peer| since(now, peer.last_seen()).min(idle)),
     })
+}
+
+/// How long ago a tick was.
+pub(super) fn since(now: u32, tick: u32) -> Duration {
+    // The program's clock may be a tick ahead.
+    let ticks = (now.wrapping_sub(tick) as i32).max(0).unsigned_abs();
+    Duration::from_millis(u64::from(ticks) * u64::from(TICK_MILLISECONDS))
 }
 
 fn socket<A: Into<IpAddr>>(address: A, port: Port) -> SocketAddr {

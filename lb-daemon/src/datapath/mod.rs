@@ -8,6 +8,7 @@ mod apply;
 mod attach;
 mod connections;
 mod control;
+mod counters;
 mod flows;
 mod interfaces;
 mod mapping;
@@ -22,6 +23,7 @@ mod tables;
 #[cfg(test)]
 mod test_world;
 mod upgrade;
+mod witnesses;
 
 use std::path::{Path, PathBuf};
 

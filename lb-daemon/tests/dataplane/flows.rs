@@ -274,3 +274,23 @@ fn counters_tell_packets_bytes_and_connections_of_a_backend() {
     assert_eq!((traffic.packets_out, traffic.bytes_out), (1, answer.len() as u64));
     assert_eq!(traffic.opened, 1);
 }
+
+#[test]
+fn counters_of_many_backends_are_those_of_each() {
+    let addresses: Vec<String> = (1..=20).map(|n| format!("10.0.0.{n}")).collect();
+    let backends: Vec<(&str, u16)> = addresses.iter().map(|address| (address.as_str(), 1)).collect();
+    let mut rig = Rig::with(vec![farm("web", &["192.0.2.10"], port(80), Mode::Nat, &backends)]);
+    for port in 40000..40200 {
+        rig.send(&frame(&format!("198.51.100.7:{port}"), "192.0.2.10:80", tcp(SYN), b""));
+    }
+    let ids: Vec<u16> = rig.observed.backends.keys().copied().collect();
+    let all = rig.reader.traffic_of(ids.clone()).unwrap();
+    assert_eq!(all.len(), 20);
+    assert_eq!(ids.iter().map(|id| all[id].opened).sum::<u64>(), 200);
+    for id in ids {
+        assert_eq!(all[&id], rig.reader.traffic(id).unwrap(), "{id}");
+    }
+    // The last of the map, and beside it one that is far away.
+    let last = lb_common::abi::BACKENDS_MAX as u16 - 1;
+    assert_eq!(rig.reader.traffic_of(vec![last, 0, last]).unwrap().len(), 2);
+}

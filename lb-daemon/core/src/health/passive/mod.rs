@@ -2,9 +2,14 @@
 //!
 //! The data plane counts handshakes, and those that the backend has answered; a look several times a second at these counters
 //! shows within a fraction of a second that a backend has fallen silent or resets its clients. That is a suspicion: the
-//! checks decide, at once. Only a farm that asks for it takes a backend out on the suspicion alone, for a while.
+//! checks decide, at once. Only a farm that asks for it takes a backend out on the suspicion alone, for a while, and only if
+//! several clients bear it out ([`Witnesses`]).
+
+mod witness;
 
 use std::time::{Duration, Instant};
+
+pub use witness::{Fate, Witnesses};
 
 use crate::config::model::Eject;
 
@@ -12,6 +17,14 @@ use crate::config::model::Eject;
 const SILENCE: Duration = Duration::from_millis(300);
 /// So many resets between two looks, and more than answers, are no accident.
 const RESETS: u64 = 3;
+/// For how long everybody may hear nothing of a server that accepts.
+const MUTENESS: Duration = Duration::from_secs(1);
+/// So many must have been accepted meanwhile.
+const MUTE: u64 = 3;
+/// A frame without a payload: Ethernet, IP, TCP with timestamps; a SYN or SYN-ACK has 8 bytes more. The counters do not tell
+/// the families apart, and where in doubt nobody is suspected of having said nothing.
+const BARE_V4: u64 = 14 + 20 + 32;
+const BARE_V6: u64 = 14 + 40 + 32;
 /// Between two suspicions.
 const PAUSE: Duration = Duration::from_secs(1);
 /// An ejection so long after the last one starts from the configured hold again.
@@ -28,6 +41,37 @@ pub struct Pulse {
     pub answered: u64,
     /// Handshakes that it answered with a reset.
     pub reset: u64,
+    /// What clients have sent it.
+    pub heard: Volume,
+    /// What it has sent clients.
+    pub said: Volume,
+}
+
+/// Frames, and what they had in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Volume {
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+impl Volume {
+    fn since(self, last: Self) -> Self {
+        Self { frames: self.frames - last.frames, bytes: self.bytes - last.bytes }
+    }
+    /// Whether the frames, so many handshakes among them, are longer than bare ones.
+    fn exceeds(self, bare: u64, handshakes: u64) -> bool {
+        self.bytes > self.frames * bare + handshakes * 8
+    }
+}
+
+impl Pulse {
+    fn is_behind(&self, last: &Self) -> bool {
+        let counters = |of: &Self| {
+            let (heard, said) = (of.heard, of.said);
+            [of.handshakes, of.answered, of.reset, heard.frames, heard.bytes, said.frames, said.bytes]
+        };
+        counters(self).iter().zip(counters(last)).any(|(now, last)| *now < last)
+    }
 }
 
 /// Why a backend is suspected.
@@ -37,6 +81,8 @@ pub enum Suspicion {
     Silent(u64),
     /// It has reset so many handshakes.
     Resets(u64),
+    /// It has accepted so many connections, was sent something, and has said nothing.
+    Mute(u64),
 }
 
 impl std::fmt::Display for Suspicion {
@@ -44,6 +90,7 @@ impl std::fmt::Display for Suspicion {
         match self {
             Self::Silent(n) => write!(f, "{n} connections without an answer"),
             Self::Resets(n) => write!(f, "{n} connections reset while they opened"),
+            Self::Mute(n) => write!(f, "{n} connections accepted, and nothing said on any"),
         }
     }
 }
@@ -54,6 +101,8 @@ pub struct Watch {
     last: Option<Pulse>,
     /// Since when handshakes wait, and how many were made before them.
     waiting: Option<(Instant, u64)>,
+    /// Since when it has said nothing, and the counters then; `None` until it has said anything.
+    mute: Option<(Instant, Pulse)>,
     suspected: Option<Instant>,
     ejected: Option<Ejection>,
 }
@@ -68,7 +117,7 @@ impl Watch {
     /// Looks at the counters. The answer is a suspicion, if there is one that was not told within the last second.
     pub fn handle_pulse(&mut self, pulse: Pulse, now: Instant) -> Option<Suspicion> {
         let last = self.last.replace(pulse)?;
-        if pulse.handshakes < last.handshakes || pulse.answered < last.answered || pulse.reset < last.reset {
+        if pulse.is_behind(&last) {
             // The counters were reset: the number has a new owner.
             *self = Self { last: Some(pulse), ..Self::default() };
             return None;
@@ -79,17 +128,34 @@ impl Watch {
         } else if pulse.handshakes > last.handshakes && self.waiting.is_none() {
             self.waiting = Some((now, last.handshakes));
         }
+        if pulse.said.since(last.said).exceeds(BARE_V6, answered) {
+            self.mute = Some((now, pulse));
+        }
         let suspicion = if reset >= RESETS && reset > answered {
             Some(Suspicion::Resets(reset))
         } else {
-            self.waiting
-                .filter(|(since, _)| now.saturating_duration_since(*since) >= SILENCE)
-                .map(|(_, before)| Suspicion::Silent(pulse.handshakes - before))
+            self.silence(pulse, now).or_else(|| self.muteness(pulse, now))
         };
         let fresh = self.suspected.is_none_or(|at| now.saturating_duration_since(at) >= PAUSE);
         let suspicion = suspicion.filter(|_| fresh)?;
         self.suspected = Some(now);
         Some(suspicion)
+    }
+
+    fn silence(&self, pulse: Pulse, now: Instant) -> Option<Suspicion> {
+        let (since, before) = self.waiting?;
+        let long = now.saturating_duration_since(since) >= SILENCE;
+        long.then(|| Suspicion::Silent(pulse.handshakes - before))
+    }
+
+    /// Its kernel accepts, clients ask, and for a while it has said nothing to anybody. Only one that used to say something that
+    /// shows is suspected: of another it is not known how it speaks.
+    fn muteness(&self, pulse: Pulse, now: Instant) -> Option<Suspicion> {
+        let (since, before) = self.mute?;
+        let accepted = pulse.answered - before.answered;
+        let long = now.saturating_duration_since(since) >= MUTENESS;
+        let asked = pulse.heard.since(before.heard).exceeds(BARE_V4, accepted);
+        (long && asked && accepted >= MUTE).then_some(Suspicion::Mute(accepted))
     }
 
     /// Takes the backend out: for the configured hold, twice as long each time that follows soon.
@@ -117,7 +183,18 @@ mod tests {
     use super::*;
 
     fn pulse(handshakes: u64, answered: u64, reset: u64) -> Pulse {
-        Pulse { handshakes, answered, reset }
+        Pulse { handshakes, answered, reset, ..Pulse::default() }
+    }
+
+    /// Of a server that has been asked so often, each time with 100 bytes on 5 frames, and has answered so many of them with 500.
+    fn talk(asked: u64, answered: u64) -> Pulse {
+        let frames = asked * 5;
+        Pulse {
+            heard: Volume { frames, bytes: frames * BARE_V4 + asked * 100 },
+            // Its kernel says something on every connection.
+            said: Volume { frames, bytes: frames * BARE_V4 + answered * 500 },
+            ..pulse(asked, asked, 0)
+        }
     }
 
     /// What each pulse of a row, 100 ms apart, gives rise to.
@@ -163,6 +240,35 @@ mod tests {
     fn resets_are_suspected_when_they_outnumber_the_answers() {
         assert_eq!(watch(&[pulse(5, 5, 0), pulse(9, 5, 4)]), [None, Some(Suspicion::Resets(4))]);
         assert_eq!(watch(&[pulse(5, 5, 0), pulse(105, 100, 5)]), [None, None]);
+    }
+
+    #[test]
+    fn a_server_that_accepts_and_says_nothing_is_suspected_within_two_seconds() {
+        let healthy = (0..10).map(|i| talk(i, i));
+        let hung = (0..20).map(|i| talk(9 + i, 9));
+        let told = watch(&healthy.chain(hung).collect::<Vec<_>>());
+        let first = told.iter().position(Option::is_some);
+        assert!(first.is_some_and(|at| (10..=20).contains(&(at - 9))), "{first:?}: {told:?}");
+        assert!(matches!(told[first.unwrap()], Some(Suspicion::Mute(9..=11))), "{told:?}");
+    }
+
+    #[test]
+    fn one_that_answers_now_and_then_or_is_not_asked_or_never_said_anything_is_not_mute() {
+        let slow: Vec<Pulse> = (0..50).map(|i| talk(i, i / 5)).collect();
+        assert!(watch(&slow).iter().all(Option::is_none), "slow");
+        let idle: Vec<Pulse> = (0..50).map(|i| talk(10.min(i), 10.min(i))).collect();
+        assert!(watch(&idle).iter().all(Option::is_none), "idle");
+        let never: Vec<Pulse> = (0..50).map(|i| talk(i, 0)).collect();
+        assert!(watch(&never).iter().all(Option::is_none), "it may have nothing to say");
+        // Clients that connect and ask nothing.
+        let unasked = (0..50).map(|i| match i {
+            0..10 => talk(i, i),
+            _ => {
+                let it = talk(i, 9);
+                Pulse { heard: Volume { bytes: it.heard.frames * BARE_V4, ..it.heard }, ..it }
+            }
+        });
+        assert!(watch(&unasked.collect::<Vec<_>>()).iter().all(Option::is_none), "not asked");
     }
 
     #[test]
