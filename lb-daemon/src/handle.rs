@@ -13,7 +13,7 @@ use lb_core::state::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::config::{FileState, WriteError};
+use crate::config::{Defect, FileState, WriteError};
 use crate::precondition::{Precondition, Version};
 
 /// Why the daemon did not do what it was asked.
@@ -257,6 +257,8 @@ pub struct Handle {
     pub checks: Checks,
     /// Whether the configuration file is what runs.
     pub file: watch::Receiver<FileState>,
+    /// What the farms need of this host and do not find.
+    pub defects: watch::Receiver<Arc<[Defect]>>,
 }
 
 impl Handle {

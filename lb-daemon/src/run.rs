@@ -77,7 +77,7 @@ pub fn run(path: &Path, stay: bool) -> ExitCode {
 async fn live(path: &Path, stay: bool, log: &Log) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("cannot wait for signals")?;
     let file = path.to_owned();
-    let loading = tokio::task::spawn_blocking(move || config::load(&file));
+    let loading = tokio::task::spawn_blocking(move || config::load_to_run(&file));
     let loaded = tokio::select! {
         loaded = loading => loaded.context("reading the configuration broke off")?,
         // Nothing has changed yet.

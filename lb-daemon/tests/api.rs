@@ -84,6 +84,7 @@ async fn status_tells_node_interfaces_and_counts() {
     });
     assert_eq!(status["connection_table"], table);
     assert_eq!(status["config_file"], json!({"state": "same", "detail": null}));
+    assert_eq!(status["defects"], json!([]));
     fake.file.send(lb_daemon::config::FileState::Differs).unwrap();
     let file = &get(&router, "/v1/status").await.json()["config_file"];
     assert_eq!(file["state"], "differs");

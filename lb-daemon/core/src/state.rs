@@ -230,6 +230,8 @@ pub enum EventKind {
     ConfigRefused,
     /// The configuration file is no longer what runs, or is again.
     ConfigFile,
+    /// A farm needs something of this host that is not there or cannot be used, or no longer does.
+    HostDefect,
     BackendUp,
     BackendDown,
     /// One that was up cannot be checked any more.
@@ -252,6 +254,7 @@ impl EventKind {
             Self::ConfigApplied => "config-applied",
             Self::ConfigRefused => "config-refused",
             Self::ConfigFile => "config-file",
+            Self::HostDefect => "host-defect",
             Self::BackendUp => "backend-up",
             Self::BackendDown => "backend-down",
             Self::BackendUnchecked => "backend-unchecked",

@@ -19,6 +19,6 @@ pub(super) async fn get_status(State(api): State<Api>) -> Result<Json<Status>, P
         .dataplane
         .occurrences()
         .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
-    let file = api.handle.file.borrow().clone();
-    Ok(Json(Status::new(&api.handle.snapshot(), &file, &occurrences, clock::wall())))
+    let (file, defects) = (api.handle.file.borrow().clone(), api.handle.defects.borrow().clone());
+    Ok(Json(Status::new(&api.handle.snapshot(), (&file, &defects), &occurrences, clock::wall())))
 }

@@ -15,8 +15,9 @@ use lb_core::state::{self, Occurrences, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::FileState;
+use crate::config::{self, FileState};
 use crate::handle;
+use crate::program::Unfit;
 
 pub use check::{
     Check, CheckResult, CheckRun, CheckRunRequest, CheckRuns, CheckSchedule, CheckState, CheckVerdict, Checks,
@@ -53,13 +54,21 @@ pub struct Status {
     pub config_generation: u64,
     pub config_path: String,
     pub config_file: ConfigFile,
+    /// What farms need of this host and do not find. It is looked for every ten seconds.
+    #[serde(default)]
+    pub defects: Vec<Defect>,
     pub interfaces: Vec<Interface>,
     pub counts: Counts,
     pub connection_table: ConnectionTable,
 }
 
 impl Status {
-    pub fn new(snapshot: &Snapshot, file: &FileState, occurrences: &Occurrences, now: SystemTime) -> Self {
+    pub fn new(
+        snapshot: &Snapshot,
+        (file, defects): (&FileState, &[config::Defect]),
+        occurrences: &Occurrences,
+        now: SystemTime,
+    ) -> Self {
         Self {
             version: snapshot.version.to_owned(),
             started: timestamp(snapshot.started),
@@ -67,6 +76,7 @@ impl Status {
             config_generation: snapshot.generation,
             config_path: snapshot.config_path.clone(),
             config_file: ConfigFile { state: file.as_str().to_owned(), detail: file.advice() },
+            defects: defects.iter().map(Defect::from).collect(),
             interfaces: snapshot.interfaces.iter().map(Interface::new).collect(),
             counts: Counts::new(snapshot),
             connection_table: ConnectionTable::new(&snapshot.tables, occurrences),
@@ -81,6 +91,25 @@ pub struct ConfigFile {
     pub state: String,
     /// What is wrong and what to do; null when it is the same.
     pub detail: Option<String>,
+}
+
+/// A farm needs something of this host, a program or a user, that is not there or cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Defect {
+    pub farm: String,
+    /// The key, within the farm, as in `check[0].command`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl From<&config::Defect> for Defect {
+    fn from(of: &config::Defect) -> Self {
+        let config::Defect { farm, path, unfit: Unfit { message, hint } } = of;
+        Self { farm: farm.to_string(), path: path.clone(), message: message.clone(), hint: hint.clone() }
+    }
 }
 
 /// An interface that the XDP program is attached to.

@@ -27,7 +27,6 @@ use super::Untried;
 use super::probe::{CLOSED, Progress, Trouble, connect, quoted, took, words};
 use super::tls;
 use crate::clock;
-use crate::config::compile_pattern;
 
 const HEAD_MAX: usize = 16 * 1024;
 /// What follows is neither read nor looked at.
@@ -294,7 +293,7 @@ fn compiled(pattern: &str) -> Result<Arc<Regex>, Trouble> {
     if let Some(regex) = kept().get(pattern) {
         return Ok(Arc::clone(regex));
     }
-    let regex = Arc::new(compile_pattern(pattern).map_err(Trouble::untried)?);
+    let regex = Arc::new(crate::pattern::compile(pattern).map_err(Trouble::untried)?);
     let mut kept = kept();
     // Patterns of past configurations would pile up otherwise.
     if kept.len() >= PATTERNS_KEPT {

@@ -11,7 +11,6 @@ mod http;
 mod icmp;
 mod mail;
 mod probe;
-pub mod program;
 mod tcp;
 mod tls;
 mod udp;

@@ -7,7 +7,7 @@ use lb_core::state::tables::is_crowded;
 
 use super::text::{self, Style, Tone};
 use super::{Context, Failure, view};
-use crate::api::types::{ConnectionTable, FamilyTable, Farms, Interface, Status};
+use crate::api::types::{ConnectionTable, Defect, FamilyTable, Farms, Interface, Status};
 use crate::clock;
 
 pub async fn run(context: &Context) -> Result<String, Failure> {
@@ -31,6 +31,7 @@ fn screen(status: &Status, farms: &Farms, style: Style, now: SystemTime) -> Stri
         let told = text::wrap(&format!("configuration file: {detail}"), 2);
         screen += &format!("{} {}", style.paint(Tone::Bad, "!"), told.trim_start());
     }
+    screen += &defect_lines(&status.defects, style);
     for interface in &status.interfaces {
         screen += &interface_line(interface, style);
     }
@@ -74,6 +75,30 @@ fn summary(status: &Status, style: Style) -> String {
     parts.push(text::count(counts.connections, "connection"));
     format!("{}\n", parts.join(", "))
 }
+
+/// What farms lack on this host: each thing once, however many farms lack it.
+fn defect_lines(defects: &[Defect], style: Style) -> String {
+    let mut things: Vec<(&Defect, usize)> = Vec::new();
+    for defect in defects {
+        match things.iter_mut().find(|(first, _)| first.message == defect.message) {
+            Some((_, more)) => *more += 1,
+            None => things.push((defect, 0)),
+        }
+    }
+    let mut lines = String::new();
+    for (Defect { farm, path, message, hint }, more) in things.iter().take(DEFECTS_MAX) {
+        let more = if *more == 0 { String::new() } else { format!(" (and {more} more)") };
+        let told = text::wrap(&format!("{farm}: {path}{more}: {message}; {hint}"), 2);
+        lines += &format!("{} {}", style.paint(Tone::Bad, "!"), told.trim_start());
+    }
+    if things.len() > DEFECTS_MAX {
+        lines += &format!("  and {} more such; `drover status --json` has all\n", things.len() - DEFECTS_MAX);
+    }
+    lines
+}
+
+/// So many of them stand on the screen.
+const DEFECTS_MAX: usize = 4;
 
 fn interface_line(interface: &Interface, style: Style) -> String {
     let (marker, up) = match interface.up {

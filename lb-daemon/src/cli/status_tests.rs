@@ -30,6 +30,7 @@ fn status(counts: Counts) -> Status {
         config_generation: 4,
         config_path: "/etc/drover/drover.toml".to_owned(),
         config_file: ConfigFile { state: "same".to_owned(), detail: None },
+        defects: Vec::new(),
         interfaces: vec![interface("eth0", "native", true), interface("eth1", "generic", false)],
         counts,
         connection_table: table(12),
@@ -202,6 +203,25 @@ drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
   eth0 ";
     let screen = screen(&status, &Farms { farms: vec![] }, PLAIN, now());
     assert!(screen.contains(expected), "{screen}");
+}
+
+#[test]
+fn what_farms_lack_on_this_host_is_said_once_for_all_of_them() {
+    let defect = |farm: &str, file: &str| Defect {
+        farm: farm.to_owned(),
+        path: "check[0].command".to_owned(),
+        message: format!("there is no file {file}"),
+        hint: "write the path of a program".to_owned(),
+    };
+    let two = [defect("web", "/usr/local/lib/drover/x"), defect("mail", "/usr/local/lib/drover/x")];
+    let expected = "\
+! web: check[0].command (and 1 more): there is no file /usr/local/lib/drover/x;
+  write the path of a program
+";
+    assert_eq!(defect_lines(&two, PLAIN), expected);
+    let many = ["/a", "/b", "/c", "/d", "/e", "/f"].map(|file| defect("web", file));
+    let lines = defect_lines(&many, PLAIN);
+    assert!(lines.ends_with("  and 2 more such; `drover status --json` has all\n"), "{lines}");
 }
 
 #[test]

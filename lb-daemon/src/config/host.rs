@@ -1,52 +1,128 @@
-//! What a configuration needs of the host it is for: programs, users; and patterns that compile, since the crate that
-//! compiles them is not one of lb-core's.
+//! What a configuration needs of the host that it is for: programs, and users that run them.
 //!
-//! It judges the tree, not the model: a file with a mistake elsewhere is told these mistakes as well.
+//! A text is judged by its tree, and not by its model: a file with a mistake elsewhere is told these mistakes as well. What
+//! runs is judged by its model, again and again, since the host changes.
 
-use lb_core::config::model;
+use std::collections::HashMap;
+
+use lb_core::config::model::{CheckKind, Config, FarmName, USER};
 use lb_core::config::tree::{Node, Value};
 use lb_core::config::{ConfigError, Position};
 
-use crate::checks::program::{self, Unfit};
+use crate::pattern;
+use crate::program::{self, Unfit};
 
-/// The most memory that a compiled pattern may take.
-const PATTERN_SIZE_MAX: usize = 1 << 20;
-
-/// Compiles the pattern of a check's `body_regex`. Its matching takes time linear in the body, whatever the pattern.
-pub fn compile_pattern(pattern: &str) -> Result<regex::bytes::Regex, String> {
-    let compiled = regex::bytes::RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).build();
-    compiled.map_err(|error| {
-        if matches!(error, regex::Error::CompiledTooBig(_)) {
-            return "it would take too much memory".to_owned();
-        }
-        // The parser draws the pattern over several lines; the last of them says what is wrong.
-        let text = error.to_string();
-        let last = text.lines().last().unwrap_or("").trim();
-        last.strip_prefix("error: ").unwrap_or(last).to_owned()
-    })
+/// Something that a farm needs of this host and that is not there or cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    pub farm: FarmName,
+    /// The key, within the farm, as in `check[0].command`.
+    pub path: String,
+    pub unfit: Unfit,
 }
 
-/// Every error of `root` that only the host can tell.
-pub fn judge(root: &Node) -> Vec<ConfigError> {
+/// Every defect of the farms that are enabled. Those that are not run no commands.
+pub fn defects_of(config: &Config) -> Vec<Defect> {
+    // Farms often share a program.
+    let mut known: HashMap<(&str, &str), Vec<(About, Unfit)>> = HashMap::new();
+    let mut defects = Vec::new();
+    for farm in config.farms.iter().filter(|farm| farm.enabled) {
+        let checks = farm.checks.iter().enumerate().filter_map(|(index, check)| match &check.kind {
+            CheckKind::Command(command) => Some((format!("check[{index}]"), &command.command, &command.user)),
+            CheckKind::Tcp
+            | CheckKind::Http(_)
+            | CheckKind::Tls { .. }
+            | CheckKind::Udp { .. }
+            | CheckKind::Dns { .. }
+            | CheckKind::Icmp
+            | CheckKind::Smtp { .. }
+            | CheckKind::Imap { .. }
+            | CheckKind::Pop3 { .. } => None,
+        });
+        let hooks = farm.on_change.iter().enumerate();
+        let hooks = hooks.map(|(index, hook)| (format!("on_change[{index}]"), &hook.command, &hook.user));
+        for (path, command, user) in checks.chain(hooks) {
+            let Some(program) = command.first() else { continue };
+            let found = known.entry((program, user)).or_insert_with(|| unfits(program, user));
+            defects.extend(found.iter().map(|(about, unfit)| {
+                let key = match about {
+                    About::User => "user",
+                    About::Program => "command",
+                };
+                Defect { farm: farm.name.clone(), path: format!("{path}.{key}"), unfit: unfit.clone() }
+            }));
+        }
+    }
+    defects
+}
+
+/// An error in the text, and the number of the farm in which it stands.
+type Placed = (usize, ConfigError);
+
+/// Every defect of `root`'s farms.
+pub fn defects(root: &Node) -> Vec<Placed> {
     let mut errors = Vec::new();
-    for (farm, path) in tables(root, "farm", "") {
+    for (index, farm, path) in farms(root) {
+        let mut own = Vec::new();
         for (check, path) in tables(farm, "check", &path) {
-            match check.get("type").and_then(string) {
-                Some("command") => judge_command(check, &path, &mut errors),
-                Some("http" | "https") => judge_pattern(check, &path, &mut errors),
-                Some(_) | None => {}
+            if check.get("type").and_then(string) == Some("command") {
+                judge_command(check, &path, &mut own);
             }
         }
-        let Some(hooks) = farm.get("on_change") else { continue };
-        let tables = tables(farm, "on_change", &path);
-        if tables.is_empty() {
-            judge_program(hooks, &format!("{path}.on_change"), None, &mut errors);
+        if let Some(hooks) = farm.get("on_change") {
+            let tables = tables(farm, "on_change", &path);
+            if tables.is_empty() {
+                judge_program(hooks, &format!("{path}.on_change"), None, &mut own);
+            }
+            for (hook, path) in tables {
+                judge_command(hook, &path, &mut own);
+            }
         }
-        for (hook, path) in tables {
-            judge_command(hook, &path, &mut errors);
+        errors.extend(own.into_iter().map(|error| (index, error)));
+    }
+    errors
+}
+
+/// Every pattern of `root` that does not compile: a mistake of the text, whatever the host.
+pub fn patterns(root: &Node) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for (_, farm, path) in farms(root) {
+        for (check, path) in tables(farm, "check", &path) {
+            if let Some("http" | "https") = check.get("type").and_then(string) {
+                judge_pattern(check, &path, &mut errors);
+            }
         }
     }
     errors
+}
+
+fn farms(root: &Node) -> impl Iterator<Item = (usize, &Node, String)> {
+    tables(root, "farm", "").into_iter().enumerate().map(|(index, (farm, path))| (index, farm, path))
+}
+
+/// Whose fault it is that a command cannot be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    User,
+    Program,
+}
+
+/// All that stands in the way of running `program` as `user`.
+fn unfits(program: &str, user: &str) -> Vec<(About, Unfit)> {
+    let mut unfits = Vec::new();
+    let user = match program::find_user(user) {
+        Ok(user) => Some(user),
+        Err(unfit) => {
+            unfits.push((About::User, unfit));
+            None
+        }
+    };
+    let found = program::find(program).and_then(|file| match &user {
+        Some(user) => program::judge_user(&file, user),
+        None => Ok(()),
+    });
+    unfits.extend(found.err().map(|unfit| (About::Program, unfit)));
+    unfits
 }
 
 /// A table that has a `command` and perhaps a `user`.
@@ -67,35 +143,24 @@ fn judge_program(command: &Node, path: &str, table: Option<(&Node, &str)>, error
     let Some((first, path)) = first else { return };
     let Some(name) = string(first).filter(|name| !name.is_empty()) else { return };
     let place = first.position.or(command.position);
-    let user = match table.and_then(|(table, path)| Some((table.get("user")?, format!("{path}.user")))) {
-        Some((node, path)) => match string(node).map(program::find_user) {
-            Some(Err(unfit)) => {
-                errors.push(error(path, node.position.or(place), unfit));
-                None
-            }
-            Some(Ok(user)) => Some(user),
-            None => None,
-        },
-        None => match program::find_user(model::USER) {
-            Err(unfit) => {
-                errors.push(error(path.clone(), place, unfit));
-                return;
-            }
-            Ok(user) => Some(user),
-        },
+    let own = table.and_then(|(table, path)| Some((table.get("user")?, format!("{path}.user"))));
+    let user = match &own {
+        Some((node, _)) => string(node),
+        None => Some(USER),
     };
-    let found = program::find(name).and_then(|file| match &user {
-        Some(user) => program::judge_user(&file, user),
-        None => Ok(()),
-    });
-    if let Err(unfit) = found {
-        errors.push(error(path, place, unfit));
+    // What is no user's name at all, lb-core has said, too.
+    let Some(user) = user else { return };
+    for (about, unfit) in unfits(name, user) {
+        errors.push(match (about, &own) {
+            (About::User, Some((node, path))) => error(path.clone(), node.position.or(place), unfit),
+            (About::User, None) | (About::Program, _) => error(path.clone(), place, unfit),
+        });
     }
 }
 
 fn judge_pattern(check: &Node, path: &str, errors: &mut Vec<ConfigError>) {
     let Some(node) = check.get("body_regex") else { return };
-    let Some(Err(why)) = string(node).map(compile_pattern) else { return };
+    let Some(Err(why)) = string(node).map(pattern::compile) else { return };
     let message = format!("is not a pattern: {why}");
     let hint = "mend it, or write `body` for a text that is looked for as it is".to_owned();
     errors.push(error(format!("{path}.body_regex"), node.position, Unfit { message, hint }));

@@ -4,6 +4,7 @@
 //! [`edit`] and [`stage`] when a change is to last; `drover check` calls [`load`]. They wait for the disk and for nothing
 //! else: what is no regular file is refused unread.
 
+mod defects;
 mod edit;
 mod edit_json;
 mod edit_toml;
@@ -11,6 +12,7 @@ mod ends;
 mod host;
 mod json;
 mod lines;
+mod patient;
 mod read;
 mod toml;
 mod watch;
@@ -19,13 +21,14 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lb_core::config::model::Config;
+use lb_core::config::model::{Config, Farm};
 use lb_core::config::{ConfigError, Position};
 
 use crate::handle::Format;
 
+pub use defects::DefectWatch;
 pub use edit::edit;
-pub use host::compile_pattern;
+pub use host::{Defect, defects_of};
 pub use read::read_text;
 pub use watch::{FileState, FileWatch};
 pub use write::{Staged, WriteError, stage, write_atomically};
@@ -74,8 +77,28 @@ pub fn format_of(path: &Path) -> Format {
     }
 }
 
-/// Makes a configuration of a text, or says everything that is wrong with it.
-pub fn parse(text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
+/// A text that is a valid configuration, wherever it may run.
+#[derive(Debug)]
+pub struct Judged {
+    pub config: Config,
+    /// What it needs of this host and does not find, in the text's order, each with the number of its farm.
+    defects: Vec<(usize, ConfigError)>,
+}
+
+impl Judged {
+    /// The configuration, if no farm that `strict` names lacks something on this host. One farm's defect is no reason to
+    /// stop another.
+    pub fn unless(self, strict: impl Fn(&Farm) -> bool) -> Result<Config, Vec<ConfigError>> {
+        let Self { config, defects } = self;
+        let concerned = |farm: usize| config.farms.get(farm).is_none_or(&strict);
+        let errors: Vec<_> =
+            defects.into_iter().filter(|(farm, _)| concerned(*farm)).map(|(_, error)| error).collect();
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+}
+
+/// Makes a configuration of a text, or says everything that is wrong with it, on this host as well.
+pub fn judge(text: &str, format: Format) -> Result<Judged, Vec<ConfigError>> {
     let tree = match format {
         Format::Toml => toml::tree(text)?,
         Format::Json => json::tree(text)?,
@@ -84,21 +107,46 @@ pub fn parse(text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
         Ok(config) => (Some(config), Vec::new()),
         Err(errors) => (None, errors),
     };
-    // Of a value that is wrong by itself, the host is not asked.
+    // Of a value that is wrong by itself, nobody else is asked.
     let told: Vec<String> = errors.iter().map(|error| error.path.clone()).collect();
     let repeats = |path: &str| {
         told.iter().any(|told| path.strip_prefix(told).is_some_and(|rest| rest.is_empty() || rest == "[0]"))
     };
-    errors.extend(host::judge(&tree).into_iter().filter(|error| !repeats(&error.path)));
-    errors.sort_by_key(|error| error.at);
+    errors.extend(host::patterns(&tree).into_iter().filter(|error| !repeats(&error.path)));
+    let mut defects = host::defects(&tree);
+    defects.retain(|(_, error)| !repeats(&error.path));
     match config {
-        Some(config) if errors.is_empty() => Ok(config),
-        Some(_) | None => Err(errors),
+        Some(config) if errors.is_empty() => Ok(Judged { config, defects }),
+        Some(_) | None => {
+            errors.extend(defects.into_iter().map(|(_, error)| error));
+            errors.sort_by_key(|error| error.at);
+            Err(errors)
+        }
     }
 }
 
-/// Reads a file, and makes a configuration of it.
+/// As [`judge`], and no farm may lack anything on this host.
+pub fn parse(text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
+    let mut judged = judge(text, format)?;
+    judged.defects.sort_by_key(|(_, error)| error.at);
+    judged.unless(|_| true)
+}
+
+/// Reads a file, and makes a configuration of it that lacks nothing on this host.
 pub fn load(path: &Path) -> Result<(String, Format, Config), LoadError> {
+    load_by(path, parse)
+}
+
+/// As [`load`], for a daemon that starts: what a farm lacks on this host keeps no other from being served. It is told by
+/// [`DefectWatch`].
+pub fn load_to_run(path: &Path) -> Result<(String, Format, Config), LoadError> {
+    load_by(path, |text, format| judge(text, format)?.unless(|_| false))
+}
+
+fn load_by(
+    path: &Path,
+    parse: impl FnOnce(&str, Format) -> Result<Config, Vec<ConfigError>>,
+) -> Result<(String, Format, Config), LoadError> {
     let text = read_text(path)?;
     let format = format_of(path);
     match parse(&text, format) {

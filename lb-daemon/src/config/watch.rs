@@ -12,16 +12,14 @@ use std::time::Duration;
 
 use lb_core::state::{EventKind, EventLevel, Snapshot};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
+use super::patient::Patient;
 use super::{LoadError, read_text};
 use crate::clock;
 use crate::handle::Events;
 use crate::supervise::{self, Supervisor};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a look may take before it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the file is, beside what runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +67,8 @@ impl FileWatch {
     /// Starts it for the file at `path`, which at this moment is what runs.
     pub fn spawn(path: PathBuf, snapshots: watch::Receiver<Arc<Snapshot>>, events: Arc<Events>) -> Self {
         let (sender, state) = watch::channel(FileState::Same);
-        let task = Task { path, snapshots, sender, events, seen: None, doubt: None, hangs: None };
+        let task =
+            Task { path, snapshots, sender, events, seen: None, doubt: None, patient: Patient::default() };
         Self { state, task: supervise::Task::spawn(task.run(EVERY)) }
     }
 
@@ -112,8 +111,7 @@ struct Task {
     seen: Option<Seen>,
     /// What the last look has found, if it is not told yet: the daemon, or an editor, may just be writing.
     doubt: Option<FileState>,
-    /// A look that has not come back.
-    hangs: Option<JoinHandle<Seen>>,
+    patient: Patient<Seen>,
 }
 
 impl Task {
@@ -130,15 +128,9 @@ impl Task {
     async fn look(&mut self) -> FileState {
         let (path, seen) = (self.path.clone(), self.seen.clone());
         let text = self.snapshots.borrow().text.clone();
-        let mut look =
-            self.hangs.take().unwrap_or_else(|| tokio::task::spawn_blocking(move || look(&path, text, seen)));
-        match tokio::time::timeout(PATIENCE, &mut look).await {
-            Ok(Ok(seen)) => self.seen.insert(seen).state.clone(),
-            Ok(Err(error)) => FileState::Unreadable(error.to_string()),
-            Err(_) => {
-                self.hangs = Some(look);
-                FileState::Unreadable(format!("no answer within {} s", PATIENCE.as_secs()))
-            }
+        match self.patient.look(move || look(&path, text, seen)).await {
+            Ok(seen) => self.seen.insert(seen).state.clone(),
+            Err(why) => FileState::Unreadable(why),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lb_core::config::model::{BackendName, Config, FarmName};
+use lb_core::config::model::{BackendName, Config, Farm, FarmName};
 use lb_core::config::{changes, needs_restart};
 use lb_core::state::{AdminState, ConnectionFilter, EventKind, EventLevel};
 
@@ -110,9 +110,8 @@ impl Daemon {
 
     /// Reads the configuration file again.
     pub(super) async fn reload(&mut self) -> Result<Changes, Refusal> {
-        match config::load(&self.config_path) {
-            Ok((text, format, _)) => self.apply(text, format, false).await,
-            Err(config::LoadError::Invalid { errors, .. }) => Err(self.refused(Refusal::Invalid(errors))),
+        match config::read_text(&self.config_path) {
+            Ok(text) => self.apply(text, self.format, false).await,
             Err(error) => Err(self.refused(Refusal::Failed(error.to_string()))),
         }
     }
@@ -177,7 +176,11 @@ impl Daemon {
                 if self.format == Format::Toml { "TOML" } else { "JSON" }
             )));
         }
-        let new = config::parse(text, format).map_err(Refusal::Invalid)?;
+        // A farm that changes must have all it needs on this host, and one that runs on as it was keeps no other from
+        // being changed.
+        let changes = |farm: &Farm| farm.enabled && self.config.farm(farm.name.as_str()) != Some(farm);
+        let new =
+            config::judge(text, format).and_then(|new| new.unless(changes)).map_err(Refusal::Invalid)?;
         match &needs_restart(&self.config, &new)[..] {
             [] => Ok(new),
             keys => Err(Refusal::Conflict(format!(

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::checks::{BackendHealth, Judgement, Runner};
 use crate::clock::{self, KeptTime, Passed};
-use crate::config::FileWatch;
+use crate::config::{DefectWatch, FileWatch};
 use crate::datapath::{Attached, Datapath, Reader, Registered, Sweep};
 use crate::handle::{Command, Events, Format, Handle};
 use crate::hooks::Hooks;
@@ -77,6 +77,7 @@ pub struct Daemon {
     text: Arc<str>,
     format: Format,
     file: FileWatch,
+    defects: DefectWatch,
     generation: u64,
     started: SystemTime,
     overrides: Overrides,
@@ -199,12 +200,15 @@ impl Daemon {
         let (snapshots, events) = (watch::channel(Arc::new(empty)).0, Arc::<Events>::default());
         let mut file = FileWatch::spawn(config_path.clone(), snapshots.subscribe(), events.clone());
         file.watch(&supervisor);
+        let mut defects = DefectWatch::spawn(snapshots.subscribe(), events.clone());
+        defects.watch(&supervisor);
         let mut daemon = Self {
             config,
             config_path,
             text,
             format,
             file,
+            defects,
             generation: 1,
             started,
             overrides,
@@ -294,6 +298,7 @@ impl Daemon {
             dataplane: self.reader.clone(),
             checks: self.runner.checks(),
             file: self.file.state(),
+            defects: self.defects.defects(),
         }
     }
 

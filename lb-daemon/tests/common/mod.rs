@@ -58,7 +58,8 @@ pub fn start() -> Fake {
     tokio::spawn(answer_checks(queries));
     let (file_state, file) = watch::channel(FileState::Same);
     let dataplane = Arc::new(FakeDataplane);
-    let handle = Handle { commands, snapshots, events, dataplane, checks, file };
+    let defects = watch::channel(Arc::from([])).1;
+    let handle = Handle { commands, snapshots, events, dataplane, checks, file, defects };
     let task = tokio::spawn(answer(inbox, publisher, asked.clone()));
     Fake { handle, asked, task, file: file_state }
 }

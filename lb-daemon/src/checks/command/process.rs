@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 use super::sandbox::{Sandbox, confine};
 use crate::checks::Untried;
-use crate::checks::program::{find_program, find_user};
 use crate::clock;
+use crate::program::{find_program, find_user};
 
 /// So much output is kept; what follows is read and thrown away.
 pub const OUTPUT_MAX: usize = 64 * 1024;
