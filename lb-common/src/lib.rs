@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod abi;
 pub mod bench;
+pub mod challenge;
 pub mod checksum;
 pub mod hash;
 pub mod refusal;

@@ -1,4 +1,5 @@
-//! Answers to packets that are refused: a TCP reset, an ICMP "port unreachable". They are made from the packet alone.
+//! Answers to packets that are refused, a TCP reset or an ICMP "port unreachable", and to SYNs that are challenged. They are made
+//! from the packet alone.
 
 use crate::abi::{Address, FlowKey};
 use crate::checksum::Delta;
@@ -36,6 +37,24 @@ pub fn reset<A: Address>(key: &FlowKey<A>, refused: Refused, protocol: u8) -> Op
         let end = refused.sequence.wrapping_add(refused.payload).wrapping_add(syn + fin);
         (0, end, flag::RST | flag::ACK)
     };
+    Some(answer(key, sequence, acknowledgment, flags, protocol))
+}
+
+/// What asks the sender of a SYN whether it is there: a SYN-ACK that acknowledges what was never sent; see [`crate::challenge`].
+#[inline(always)]
+pub fn challenge<A: Address>(key: &FlowKey<A>, acknowledgment: u32, protocol: u8) -> Segment {
+    answer(key, 0, acknowledgment, flag::SYN | flag::ACK, protocol)
+}
+
+/// A segment without payload and with no window, from the flow's destination to its source.
+#[inline(always)]
+fn answer<A: Address>(
+    key: &FlowKey<A>,
+    sequence: u32,
+    acknowledgment: u32,
+    flags: u8,
+    protocol: u8,
+) -> Segment {
     let mut segment = [0; 20];
     segment[0..2].copy_from_slice(&key.dst_port);
     segment[2..4].copy_from_slice(&key.src_port);
@@ -45,7 +64,7 @@ pub fn reset<A: Address>(key: &FlowKey<A>, refused: Refused, protocol: u8) -> Op
     segment[13] = flags;
     let sum = Delta::of(&segment).and(pseudo_header(key, protocol, 20));
     segment[16..18].copy_from_slice(&sum.checksum());
-    Some(Segment(segment))
+    Segment(segment)
 }
 
 /// The header of an ICMP error (RFC 792, RFC 4443) of this type and code; `body` is the sum of what it quotes, and of the

@@ -81,6 +81,9 @@ verdicts! {
     /// The client repeats it.
     Contended = 25, "contended", Drop, "opens a connection that another CPU is just opening or ending";
     FarmFull = 26, "farm_full", Drop, "is for a farm that has its share of the connection table";
+    /// A SYN in a flood.
+    Challenged = 27, "challenged", Drop, "opens a connection in a flood; its sender was asked whether it is there";
+    ChallengeMet = 28, "challenge_met", Drop, "is the answer of a sender who was asked whether it is there";
 }
 
 impl Verdict {

@@ -61,6 +61,17 @@ pub fn handshake_v6(ctx: XdpContext) -> u32 {
     hand_over(&ctx, lead(&mut Frame::new(&ctx), PATTERN_V6.get_ptr_mut(0)))
 }
 
+/// As [`restore_v4`] for SYNs that were answered in their place.
+#[xdp]
+pub fn syn_v4(ctx: XdpContext) -> u32 {
+    hand_over(&ctx, open(&mut Frame::new(&ctx), PATTERN_V4.get_ptr_mut(0)))
+}
+
+#[xdp]
+pub fn syn_v6(ctx: XdpContext) -> u32 {
+    hand_over(&ctx, open(&mut Frame::new(&ctx), PATTERN_V6.get_ptr_mut(0)))
+}
+
 /// Sends datagrams of the pattern's flows out by the interface that the test run names.
 #[xdp]
 pub fn generator(ctx: XdpContext) -> u32 {
@@ -96,6 +107,13 @@ pub fn sink(ctx: XdpContext) -> u32 {
 fn restore<H: Head>(frame: &mut Frame, pattern: Option<*mut Pattern<H>>) -> Option<()> {
     // SAFETY: one CPU generates at a time.
     unsafe { &mut *pattern? }.next(frame.edit(0)?);
+    Some(())
+}
+
+#[inline(always)]
+fn open<H: Head>(frame: &mut Frame, pattern: Option<*mut Pattern<H>>) -> Option<()> {
+    // SAFETY: as above.
+    unsafe { &mut *pattern? }.open(frame.edit(0)?);
     Some(())
 }
 

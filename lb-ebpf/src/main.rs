@@ -12,6 +12,7 @@
 )]
 
 mod calls;
+mod challenge;
 mod context;
 mod family;
 mod forward;
@@ -44,7 +45,7 @@ use crate::family::{V4, V6};
 use crate::maps::Leg;
 use crate::open::ENTERS;
 use crate::steer::Steered;
-use crate::work::{Outcome, SENDS, Work, pack};
+use crate::work::{SENDS, Work, pack};
 
 #[xdp]
 pub fn drover(ctx: XdpContext) -> u32 {
@@ -77,7 +78,9 @@ pub fn drover(ctx: XdpContext) -> u32 {
 /// What the fast way has come to, where it is no outcome: the packet takes the slow one.
 const SLOW: u64 = u64::MAX;
 /// The same of the slow way: the packet opens a connection.
-const OPENS: u64 = u64::MAX - 1;
+pub const OPENS: u64 = u64::MAX - 1;
+/// It would open one, if its sender is known to be there.
+const ASKS: u64 = u64::MAX - 4;
 
 /// The way of packets of established connections.
 #[inline(always)]
@@ -100,6 +103,12 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     let mut number = fast;
     if number == SLOW {
         number = known::<F>(context);
+    }
+    if number == ASKS {
+        number = challenge::admit::<F>(context);
+        if number == Verdict::Challenged as u64 {
+            return refuse::ask::<F>(context);
+        }
     }
     if number == OPENS {
         number = open::open::<F>(context);
@@ -174,8 +183,7 @@ fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
 fn known<F: Calls>(context: *mut xdp_md) -> u64 {
     match Work::<F>::of(context) {
         Some(mut work) => match decide(&mut work) {
-            Ok(Some(outcome)) => pack(outcome),
-            Ok(None) => OPENS,
+            Ok(number) => number,
             Err(verdict) => verdict as u64,
         },
         None => Verdict::Inconsistent as u64,
@@ -183,7 +191,7 @@ fn known<F: Calls>(context: *mut xdp_md) -> u64 {
 }
 
 #[inline(always)]
-fn decide<F: Calls>(work: &mut Work<F>) -> Result<Option<Outcome>, Verdict> {
+fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     if work.read.key.dst.is_mapped() || work.read.key.src.is_mapped() {
         return Err(Verdict::NotForVip);
     }
@@ -191,9 +199,14 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<Option<Outcome>, Verdict> {
         return Err(if maps::is_vip(&work.read.key.dst) { Verdict::BadIpHeader } else { Verdict::NotForVip });
     }
     let early = tcp::opens(work.flags());
+    let mut asked = false;
     if early {
         work.read.choice = select::choose(work);
+        if let Ok(choice) = work.read.choice.check() {
+            asked = challenge::is_on(work, choice.farm());
+        }
         if let Ok(choice) = work.read.choice.check()
+            && !asked
             && open::prepare(work, choice)
         {
             // Both lines of a connection to be are loaded at once: neither waits for the other. One right after the other, since the
@@ -204,7 +217,7 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<Option<Outcome>, Verdict> {
     }
     if let Some(found) = lookup::find::<F>(&work.read.key, &work.read.homes) {
         match steer::steer(work, &found) {
-            Steered::Done(outcome) => return Ok(Some(outcome)),
+            Steered::Done(outcome) => return Ok(pack(outcome)),
             Steered::Anew => {}
         }
     }
@@ -212,10 +225,13 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<Option<Outcome>, Verdict> {
         work.read.choice = select::choose(work);
     }
     let choice = work.read.choice.check()?;
+    if asked {
+        return Ok(ASKS);
+    }
     if !early {
         open::prepare(work, choice);
     }
-    Ok(None)
+    Ok(OPENS)
 }
 
 #[cfg(not(test))]

@@ -10,6 +10,7 @@ use lb_common::abi::{
     Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop, PortSet,
     ServiceEntry, ServiceKey, WILDCARD_PORT,
 };
+use lb_common::challenge::{self, Vouched};
 use lb_common::table::{Homes, Meta, Occurrence, RawLine};
 use lb_common::verdict::Verdict;
 
@@ -51,6 +52,8 @@ static PORTS: Array<u64> = Array::pinned(abi::PORT_SETS * PORT_WORDS, BPF_F_MMAP
 const PORT_WORDS: u32 = (size_of::<PortSet>() / 8) as u32;
 #[map]
 static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::COUNT, 0);
+#[map]
+static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::SOURCES, 0);
 #[map]
 static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(1, 0);
 
@@ -270,6 +273,12 @@ pub fn may_refuse(control: &Control) -> bool {
     }
     refusals.sent += 1;
     refusals.sent <= control.refusals
+}
+
+/// Whoever has answered a challenge and has this place.
+#[inline(always)]
+pub fn vouched(place: u32) -> Option<*mut Vouched> {
+    VOUCHED.get_ptr_mut(place)
 }
 
 #[inline(always)]

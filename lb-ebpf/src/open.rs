@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
-use lb_common::abi::{POLICY_NO_EMPTY, POLICY_UDP_FULL, POLICY_UDP_ONLY};
+use lb_common::abi::{POLICY_NO_EMPTY, POLICY_UDP_FULL, POLICY_UDP_ONLY, has_farm};
 use lb_common::table::{Hop, Layout as _, Line as _, New, Occurrence, State, Table, opening};
 use lb_common::tcp::Direction;
 use lb_common::verdict::Verdict;
@@ -108,14 +108,8 @@ fn count_evicted(evicted: bool) {
 /// What the newcomer may take.
 #[inline(always)]
 fn policy<F: Calls>(work: &Work<F>, choice: Choice) -> u32 {
-    let policy = work.control.policy[F::TABLE];
-    let farm = u32::from(choice.farm());
-    let full = work.control.farms_full[F::TABLE].get((farm as usize / 64) & 7).copied().unwrap_or(0)
-        >> (farm % 64)
-        & 1
-        != 0;
-    let mut policy = policy;
-    if full {
+    let mut policy = work.control.policy[F::TABLE];
+    if has_farm(&work.control.farms_full[F::TABLE], choice.farm()) {
         policy |= POLICY_NO_EMPTY;
     }
     if !work.is_tcp() && policy & POLICY_UDP_FULL != 0 {

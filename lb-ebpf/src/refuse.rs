@@ -1,5 +1,6 @@
 //! Tells the sender of a packet that nobody serves it, in the place of whoever would have: a TCP reset, or an ICMP "port
-//! unreachable" with the packet's head in it. The answer is no longer than what it answers, or little longer.
+//! unreachable" with the packet's head in it. Or asks it whether it is there. The answer is no longer than what it answers, or little
+//! longer.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::FlowKey;
@@ -9,6 +10,7 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, IpHeader, Tcp, protocol};
 
 use crate::calls::Calls;
+use crate::challenge;
 use crate::context::Frame;
 use crate::family::{Family, Quote as _};
 use crate::maps::{self, Scratch};
@@ -16,13 +18,13 @@ use crate::work::Work;
 
 /// Makes the frame the answer to itself, if this CPU has not answered too many already. A function of its own; see `main`.
 ///
-/// The verdict is [`Verdict::NoConnection`] for what is never answered (resets), [`Verdict::NoBackend`] for what cannot be: datagrams with IP
+/// The verdict is that of [`challenge::meet`] for resets, which are never answered; [`Verdict::NoBackend`] for what cannot be: datagrams with IP
 /// options, drivers without room in front of a frame. [`Verdict::RefusalLimited`].
 #[inline(never)]
 pub fn refuse<F: Calls>(context: *mut xdp_md) -> u64 {
     let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
     if work.flags() & flag::RST != 0 {
-        return Verdict::NoConnection as u64;
+        return challenge::meet::<F>(context);
     }
     // Answers cost a packet each, and their addressees may never have asked (RFC 4443, section 2.4 (f)).
     if !maps::may_refuse(work.control) {
@@ -34,16 +36,45 @@ pub fn refuse<F: Calls>(context: *mut xdp_md) -> u64 {
     }
 }
 
+/// Makes a SYN the question to its sender; see [`crate::challenge`]. A function of its own, as above. There is no limit: each is as
+/// long as what it answers, and is what a server would have answered.
+#[inline(never)]
+pub fn ask<F: Calls>(context: *mut xdp_md) -> u64 {
+    let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
+    match try_ask(&mut work) {
+        Ok(()) => Verdict::Challenged as u64 | u64::from(work.frame.ingress()) << 32,
+        Err(verdict) => verdict as u64,
+    }
+}
+
+#[inline(always)]
+fn try_ask<F: Calls>(work: &mut Work<F>) -> Result<(), Verdict> {
+    let number = challenge::number(work)?;
+    let segment = refusal::challenge(&work.read.key, number, protocol::TCP);
+    turn::<F>(&mut work.frame, |frame| put::<F>(frame, &work.read.key, segment))
+}
+
 /// By the way that the frame came.
 #[inline(always)]
 fn write<F: Calls>(frame: &mut Frame, packet: &Scratch<F::Addr>) -> Result<(), Verdict> {
+    turn::<F>(frame, |frame| {
+        if packet.key.protocol == protocol::TCP {
+            reset::<F>(frame, packet)
+        } else {
+            unreachable::<F>(frame, &packet.key)
+        }
+    })
+}
+
+/// Sends what `fill` makes of the frame back to where it came from.
+#[inline(always)]
+fn turn<F: Calls>(
+    frame: &mut Frame,
+    fill: impl FnOnce(&mut Frame) -> Result<(), Verdict>,
+) -> Result<(), Verdict> {
     let ethernet = frame.view::<Ethernet>(0).ok_or(Verdict::NotIp)?;
     let (destination, source) = (ethernet.src, ethernet.dst);
-    if packet.key.protocol == protocol::TCP {
-        reset::<F>(frame, packet)?;
-    } else {
-        unreachable::<F>(frame, &packet.key)?;
-    }
+    fill(frame)?;
     let ethernet = frame.edit::<Ethernet>(0).ok_or(Verdict::NotIp)?;
     ethernet.address(&destination, &source);
     ethernet.set_ethertype(F::ETHERTYPE);
@@ -61,12 +92,18 @@ fn reset<F: Family>(frame: &mut Frame, packet: &Scratch<F::Addr>) -> Result<(), 
         payload: packet.length.wrapping_sub(tcp.header_length() as u32),
     };
     let segment = refusal::reset(&packet.key, refused, protocol::TCP).ok_or(Verdict::NoConnection)?;
+    put::<F>(frame, &packet.key, segment)
+}
+
+/// Makes the frame a packet of this segment, to the flow's source.
+#[inline(always)]
+fn put<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>, segment: Segment) -> Result<(), Verdict> {
     let transport = Ethernet::SIZE + F::Header::BARE;
     if !frame.resize(0, transport + size_of::<Segment>()) {
         return Err(Verdict::NoBackend);
     }
     *frame.edit(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)? =
-        F::Header::bare(packet.key.dst, packet.key.src, protocol::TCP, size_of::<Segment>() as u16);
+        F::Header::bare(key.dst, key.src, protocol::TCP, size_of::<Segment>() as u16);
     *frame.edit(transport).ok_or(Verdict::TruncatedTransport)? = segment.0;
     Ok(())
 }

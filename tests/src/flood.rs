@@ -13,7 +13,7 @@ use lb_common::wire::eth::Mac;
 use crate::bench::packet::Ends;
 use crate::frame::{Segment, tcp};
 use crate::topology::Topology;
-use crate::wire::{NOTHING, Wire};
+use crate::wire::Wire;
 
 /// Where the senders claim to be: 10.1.128.0/17, a part of the client's network that nobody uses.
 pub const SOURCES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 1, 128, 0), 17);
@@ -36,9 +36,9 @@ pub struct Flood {
 impl Flood {
     /// Starts to send SYNs for `target` (IPv4) from the client's network: `rate` a second, or as many as go.
     pub fn start(topology: &Topology, target: SocketAddr, rate: Option<u32>) -> Result<Self> {
-        let client = Wire::open(&topology.client, "eth0", NOTHING)?.mac();
         let wire = topology.front_link()?;
-        let template = template((topology.front_mac()?, client), target)?;
+        // As from a router: what is answered to the senders ends there, and not on the link of honest clients.
+        let template = template((topology.front_mac()?, wire.mac()), target)?;
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&stop), Arc::clone(&sent));
         let thread = Some(std::thread::spawn(move || send(&wire, &template, rate, &told, &count)));

@@ -23,6 +23,8 @@ pub trait Address: Copy + Eq + 'static {
     /// An address that no packet may come from: unspecified, loopback, multicast (RFC 1122, section 3.2.1.3; RFC
     /// 4291, section 2.7), and IPv4's broadcast.
     fn is_impossible_source(&self) -> bool;
+    /// The address, or of IPv6 its first 64 bits: what one sender has, who may have all that begin so.
+    fn network(&self) -> u64;
     /// An IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2): it has no business on a wire, and is no VIP there.
     fn is_mapped(&self) -> bool;
 }
@@ -58,6 +60,10 @@ impl Address for [u8; 4] {
     #[inline(always)]
     fn is_impossible_source(&self) -> bool {
         matches!(self[0], 0 | 127 | 224..=239) || *self == [255; 4]
+    }
+    #[inline(always)]
+    fn network(&self) -> u64 {
+        u64::from(u32::from_be_bytes(*self))
     }
     #[inline(always)]
     fn is_mapped(&self) -> bool {
@@ -96,6 +102,11 @@ impl Address for [u8; 16] {
     fn is_impossible_source(&self) -> bool {
         // ::/127 holds the unspecified address and the loopback address.
         self[0] == 0xff || (self[..15] == [0; 15] && self[15] < 2)
+    }
+    #[inline(always)]
+    fn network(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
     #[inline(always)]
     fn is_mapped(&self) -> bool {

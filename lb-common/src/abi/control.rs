@@ -40,6 +40,20 @@ pub const POLICY_NO_EMPTY: u32 = 32;
 /// Given to a newcomer of UDP if that has its share: he takes nothing from TCP.
 pub const POLICY_UDP_ONLY: u32 = 64;
 
+/// Some farms have so many half-open connections that their newcomers are [challenged](crate::challenge);
+/// [`Control::farms_flooded`] says which.
+pub const POLICY_CHALLENGE: u32 = 128;
+
+/// A bit for each farm, by number.
+pub type FarmSet = [u64; FARMS_MAX as usize / 64];
+
+#[inline(always)]
+pub fn has_farm(set: &FarmSet, farm: u16) -> bool {
+    // The mask says to the verifier what the compiler knows.
+    set.get((farm as usize / 64) & (FARMS_MAX as usize / 64 - 1))
+        .is_some_and(|word| word >> (farm % 64) & 1 != 0)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Control {
@@ -57,12 +71,16 @@ pub struct Control {
     /// The secret of the hash that picks a backend, the same on all nodes of an installation.
     pub flow_seed: u64,
     /// Farms that have their share of the one table and of the other, a bit each.
-    pub farms_full: [[u64; FARMS_MAX as usize / 64]; 2],
+    pub farms_full: [FarmSet; 2],
+    /// Farms whose newcomers by TCP are challenged, a bit each.
+    pub farms_flooded: [FarmSet; 2],
+    /// The secret of challenges.
+    pub challenge_seed: [u64; 2],
     pub interfaces: [Interface; INTERFACES_MAX as usize],
 }
 
-const _: () = assert!(size_of::<Interface>() == 16 && size_of::<Control>() == 48 + 128 + 1024);
+const _: () = assert!(size_of::<Interface>() == 16 && size_of::<Control>() == 48 + 2 * 128 + 16 + 1024);
 
 #[cfg(feature = "user")]
-// SAFETY: integers and bytes, any bit pattern valid, no padding (6*4, 3*8, 128, 64*(4+6+6)).
+// SAFETY: integers and bytes, any bit pattern valid, no padding (6*4, 3*8, 2*128, 2*8, 64*(4+6+6)).
 unsafe impl aya::Pod for Control {}

@@ -32,15 +32,19 @@ impl<H: Head> Pattern<H> {
         head.set_flow(&self.head, self.state & self.mask);
     }
 
+    /// Makes a frame's head the SYN of the next flow, whatever segment it was.
+    #[inline(always)]
+    pub fn open(&mut self, head: &mut H) {
+        self.next(head);
+        head.set_segment(Segment::SYN);
+    }
+
     /// Makes a frame's head the next packet of a handshake, given the one before it as it has been forwarded: the client's
     /// SYN, the answer to that, the client's ACK; then the same of the next flow. Of datagrams likewise.
     #[inline(always)]
     pub fn lead(&mut self, head: &mut H) {
         match self.step {
-            0 => {
-                self.next(head);
-                head.set_segment(Segment::SYN);
-            }
+            0 => self.open(head),
             1 => {
                 head.turn();
                 head.set_segment(Segment::SYN_ACK);

@@ -23,6 +23,17 @@ struct Place {
     second: bool,
 }
 
+/// Where the first window has no line nearer than this, the second one is looked at, too, and the nearer line of both taken: so
+/// windows fill evenly. Of 2 million flows in 4 million lines two or three find both windows full without it, and with it
+/// one table in 25 has such a flow at all; 3 in 100 entries lie at their second home then.
+const CROWDED: u32 = 4;
+
+/// How far from its home a line is that was [searched](super::search).
+#[inline(always)]
+const fn distance(found: u64) -> u32 {
+    found as u32 & (WINDOW - 1)
+}
+
 /// The protocol; see the module's description.
 #[derive(Clone, Copy)]
 pub struct Table<L>(pub L);
@@ -116,9 +127,10 @@ impl<L: Lines> Table<L> {
     fn elsewhere(&self, homes: &Homes, now: u32, policy: u32) -> Result<(Place, Meta), bool> {
         let mut found = self.0.search(homes.first, now, policy);
         let mut second = false;
-        if found & AT_ONCE == 0 {
+        if found & AT_ONCE == 0 || distance(found) >= CROWDED {
             let other = self.0.search(homes.second, now, policy);
-            second = other >> 32 > found >> 32;
+            let (worth, other_worth) = (found >> 32, other >> 32);
+            second = other_worth > worth || other_worth == worth && distance(other) < distance(found);
             if second {
                 found = other;
             }
@@ -126,7 +138,7 @@ impl<L: Lines> Table<L> {
         if found >> 32 == 0 {
             return Err(false);
         }
-        let distance = found as u32 & (WINDOW - 1);
+        let distance = distance(found);
         let home = if second { homes.second } else { homes.first };
         let place = Place { index: home.wrapping_add(distance) & self.0.mask(), distance, second };
         let meta = self.0.at(place.index).ok_or(false)?.meta();

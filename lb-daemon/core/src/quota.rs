@@ -10,8 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::{AddAssign, BitOr};
 
 use lb_common::abi::{
-    FARMS_MAX, POLICY_TAKE_ANSWERED_TCP, POLICY_TAKE_ANSWERED_UDP, POLICY_TAKE_ONE_SIDED, POLICY_UDP_FULL,
-    POLICY_UNANSWERED_FIRST,
+    FarmSet, POLICY_CHALLENGE, POLICY_TAKE_ANSWERED_TCP, POLICY_TAKE_ANSWERED_UDP, POLICY_TAKE_ONE_SIDED,
+    POLICY_UDP_FULL, POLICY_UNANSWERED_FIRST, has_farm,
 };
 
 /// Slices that make a whole table.
@@ -37,6 +37,8 @@ pub struct Census {
     pub established_udp: u64,
     /// By the farm's number, of whatever class.
     pub by_farm: HashMap<u16, u64>,
+    /// Half-open ones of TCP, by the farm's number: unanswered, and answered.
+    pub half_open: HashMap<u16, u64>,
 }
 
 impl Census {
@@ -50,6 +52,10 @@ impl Census {
 
     fn of_farm(&self, farm: u16) -> u64 {
         self.by_farm.get(&farm).copied().unwrap_or(0)
+    }
+
+    fn half_open_of(&self, farm: u16) -> u64 {
+        self.half_open.get(&farm).copied().unwrap_or(0)
     }
 }
 
@@ -68,6 +74,7 @@ impl AddAssign<&Self> for Census {
             established_tcp,
             established_udp,
             by_farm,
+            half_open,
         } = other;
         self.lines += lines;
         self.empty += empty;
@@ -79,8 +86,10 @@ impl AddAssign<&Self> for Census {
         self.closed += closed;
         self.established_tcp += established_tcp;
         self.established_udp += established_udp;
-        for (farm, lines) in by_farm {
-            *self.by_farm.entry(*farm).or_default() += lines;
+        for (sum, farms) in [(&mut self.by_farm, by_farm), (&mut self.half_open, half_open)] {
+            for (farm, lines) in farms {
+                *sum.entry(*farm).or_default() += lines;
+            }
         }
     }
 }
@@ -90,19 +99,25 @@ impl AddAssign<&Self> for Census {
 pub struct Policy {
     /// `POLICY_*` of [`lb_common::abi`].
     pub bits: u32,
-    /// Farms that have their share, a bit each.
-    pub farms_full: [u64; FARMS_MAX as usize / 64],
+    /// Farms that have their share.
+    pub farms_full: FarmSet,
+    /// Farms whose newcomers by TCP are asked whether they are there.
+    pub farms_flooded: FarmSet,
+}
+
+fn insert(set: &mut FarmSet, farm: u16) {
+    if let Some(word) = set.get_mut(usize::from(farm / 64)) {
+        *word |= 1 << (farm % 64);
+    }
 }
 
 impl Policy {
     pub fn is_full(&self, farm: u16) -> bool {
-        self.farms_full.get(usize::from(farm / 64)).is_some_and(|word| word >> (farm % 64) & 1 != 0)
+        has_farm(&self.farms_full, farm)
     }
 
-    fn set_full(&mut self, farm: u16) {
-        if let Some(word) = self.farms_full.get_mut(usize::from(farm / 64)) {
-            *word |= 1 << (farm % 64);
-        }
+    pub fn is_flooded(&self, farm: u16) -> bool {
+        has_farm(&self.farms_flooded, farm)
     }
 }
 
@@ -113,6 +128,7 @@ impl BitOr for Policy {
     fn bitor(mut self, other: Self) -> Self {
         self.bits |= other.bits;
         self.farms_full.iter_mut().zip(other.farms_full).for_each(|(word, other)| *word |= other);
+        self.farms_flooded.iter_mut().zip(other.farms_flooded).for_each(|(word, other)| *word |= other);
         self
     }
 }
@@ -131,6 +147,11 @@ const CLASS_SHARE: Share = Share { part: 1, of: 8 };
 /// UDP, or one farm among several, may have all that a table is meant for. What remains of the lines is room for
 /// the others, if with fewer of them to choose from.
 const LARGE_SHARE: Share = Share { part: 1, of: 2 };
+/// Half-open connections of TCP of one farm, in lines of a table as large as the largest that is made without being asked for;
+/// in smaller ones as many less. A backend has 64,512 source ports for one VIP: a quarter of them half-open is a flood, or
+/// 160,000 new connections a second from 100 ms away.
+const HALF_OPEN_MAX: u64 = 2 * 16_384;
+const HALF_OPEN_SHARE: Share = Share { part: 1, of: 16 };
 /// A measure ends when the share is below this part of the one that began it, so that it does not come and go with
 /// each slice.
 const ENDS_AT: Share = Share { part: 3, of: 4 };
@@ -169,8 +190,15 @@ impl Quota {
         if farms > 1 {
             for &farm in seen.whole.by_farm.keys() {
                 if seen.judge(LARGE_SHARE, before.is_full(farm), |census| census.of_farm(farm)) {
-                    policy.set_full(farm);
+                    insert(&mut policy.farms_full, farm);
                 }
+            }
+        }
+        let share = half_open_share(slice.lines * SLICES as u64);
+        for &farm in seen.whole.half_open.keys() {
+            if seen.judge(share, before.is_flooded(farm), |census| census.half_open_of(farm)) {
+                insert(&mut policy.farms_flooded, farm);
+                policy.bits |= POLICY_CHALLENGE;
             }
         }
         self.slices.push_back(slice);
@@ -187,6 +215,16 @@ impl Quota {
         let mut whole = newest.clone();
         self.slices.iter().for_each(|slice| whole += slice);
         whole
+    }
+}
+
+/// The share of a table of so many lines that one farm's half-open connections may have.
+fn half_open_share(lines: u64) -> Share {
+    let share = HALF_OPEN_SHARE;
+    if lines * share.part > HALF_OPEN_MAX * share.of {
+        Share { part: HALF_OPEN_MAX, of: lines }
+    } else {
+        share
     }
 }
 
@@ -219,170 +257,5 @@ impl Seen<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Fill = fn(&mut Census);
-
-    /// A slice of 800 lines: the eighth is 100, the half 400, and three quarters of those are 75 and 300.
-    fn slice(fill: impl Fn(&mut Census)) -> Census {
-        let mut slice = Census { lines: 800, ..Census::default() };
-        fill(&mut slice);
-        slice
-    }
-
-    fn judge(quota: &mut Quota, times: usize, fill: impl Fn(&mut Census)) -> Policy {
-        (0..times).fold(Policy::default(), |_, _| quota.judge(slice(&fill), 2))
-    }
-
-    #[test]
-    fn each_class_has_its_share() {
-        let one_sided_and_udp = POLICY_TAKE_ONE_SIDED | POLICY_UDP_FULL;
-        let table: &[(Fill, u32)] = &[
-            (|_| {}, 0),
-            (|c| c.empty = 800, 0),
-            (|c| c.established_tcp = 800, 0),
-            (|c| c.closed = 800, 0),
-            (|c| c.unanswered_tcp = 100, 0),
-            (|c| c.unanswered_tcp = 101, POLICY_UNANSWERED_FIRST),
-            (|c| c.unanswered_udp = 101, POLICY_UNANSWERED_FIRST),
-            (|c| (c.unanswered_tcp, c.unanswered_udp) = (50, 51), POLICY_UNANSWERED_FIRST),
-            (|c| c.answered_tcp = 100, 0),
-            (|c| c.answered_tcp = 101, POLICY_TAKE_ANSWERED_TCP),
-            (|c| c.answered_udp = 100, 0),
-            (|c| c.answered_udp = 101, POLICY_TAKE_ANSWERED_UDP),
-            (|c| (c.answered_tcp, c.answered_udp) = (100, 100), 0),
-            (|c| c.one_sided = 100, 0),
-            (|c| c.one_sided = 101, POLICY_TAKE_ONE_SIDED),
-            (|c| c.established_udp = 400, 0),
-            (|c| c.established_udp = 401, one_sided_and_udp),
-            (|c| (c.established_udp, c.one_sided) = (301, 100), one_sided_and_udp),
-            (
-                |c| {
-                    (c.unanswered_udp, c.answered_udp, c.one_sided) = (101, 101, 101);
-                    c.established_udp = 98;
-                },
-                one_sided_and_udp | POLICY_UNANSWERED_FIRST | POLICY_TAKE_ANSWERED_UDP,
-            ),
-            (
-                |c| (c.unanswered_tcp, c.answered_tcp, c.established_tcp) = (300, 200, 300),
-                POLICY_UNANSWERED_FIRST | POLICY_TAKE_ANSWERED_TCP,
-            ),
-        ];
-        for (index, (fill, bits)) in table.iter().enumerate() {
-            // In the newest slice alone, and in all.
-            for times in [1, SLICES, 3 * SLICES] {
-                let policy = judge(&mut Quota::default(), times, fill);
-                assert_eq!(policy, Policy { bits: *bits, ..Policy::default() }, "row {index}, {times} times");
-            }
-        }
-    }
-
-    #[test]
-    fn a_flood_is_met_at_the_first_slice_that_shows_it() {
-        let mut quota = Quota::default();
-        assert_eq!(judge(&mut quota, SLICES, |_| {}).bits, 0);
-        assert_eq!(judge(&mut quota, 1, |c| c.unanswered_tcp = 101).bits, POLICY_UNANSWERED_FIRST);
-    }
-
-    #[test]
-    fn a_measure_ends_below_three_quarters_of_what_began_it() {
-        // (lines of the class before, after, slices after) -> whether the measure still holds.
-        for (before, after, slices, holds) in [
-            (101, 76, 1, true),
-            (101, 76, 5 * SLICES, true),
-            (101, 75, SLICES - 1, true),
-            (101, 75, SLICES, false),
-            (800, 0, SLICES - 1, true),
-            (800, 0, SLICES, false),
-        ] {
-            let mut quota = Quota::default();
-            judge(&mut quota, SLICES, |c| c.one_sided = before);
-            let bits = judge(&mut quota, slices, |c| c.one_sided = after).bits;
-            assert_eq!(bits & POLICY_TAKE_ONE_SIDED != 0, holds, "{before} {after} {slices}");
-            // And does not come back by what would have kept it.
-            if !holds {
-                assert_eq!(judge(&mut quota, SLICES, |c| c.one_sided = 100).bits, 0);
-            }
-        }
-    }
-
-    #[test]
-    fn a_farm_has_half_of_the_lines_unless_it_is_alone() {
-        // (lines of farms 3 and 511, farms) -> those that are full.
-        for (lines, farms, full) in [
-            ([400, 400], 2, [false, false]),
-            ([401, 399], 2, [true, false]),
-            ([0, 401], 2, [false, true]),
-            ([0, 800], 512, [false, true]),
-            ([800, 0], 1, [false, false]),
-            ([800, 0], 0, [false, false]),
-        ] {
-            let mut quota = Quota::default();
-            let by_farm = HashMap::from([(3, lines[0]), (511, lines[1])]);
-            let slice = slice(|slice| slice.by_farm = by_farm.clone());
-            let policy = quota.judge(slice.clone(), farms);
-            assert_eq!([3, 511].map(|farm| policy.is_full(farm)), full, "{lines:?} {farms}");
-            let expected: u32 = full.iter().map(|full| u32::from(*full)).sum();
-            assert_eq!(policy.farms_full.iter().map(|word| word.count_ones()).sum::<u32>(), expected);
-            // The others go, and come when the newest slice happens to hold little.
-            assert_eq!(quota.judge(slice, 1).farms_full, [0; 8]);
-            let policy = judge(&mut quota, 1, |_| {});
-            assert_eq!([3, 511].map(|farm| policy.is_full(farm)), lines.map(|lines| 2 * lines > 3 * 400));
-        }
-    }
-
-    #[test]
-    fn a_farm_that_was_full_is_so_until_it_has_three_quarters_of_its_share() {
-        let mut quota = Quota::default();
-        let mut full = |lines: u64, times: usize| {
-            judge(&mut quota, times, |c| c.by_farm = HashMap::from([(64, lines)])).is_full(64)
-        };
-        assert!(full(401, 1));
-        assert!(full(301, 3 * SLICES));
-        assert!(!full(300, SLICES));
-        assert!(!full(400, SLICES));
-        assert!(full(401, 1));
-        let gone = judge(&mut quota, SLICES, |_| {});
-        assert_eq!(gone, Policy::default(), "nothing of it is left");
-    }
-
-    #[test]
-    fn the_last_slices_are_the_whole() {
-        let mut quota = Quota::default();
-        judge(&mut quota, SLICES, |c| c.closed = 700);
-        judge(&mut quota, SLICES, |c| {
-            (c.empty, c.closed, c.established_tcp) = (1, 2, 3);
-            c.by_farm = HashMap::from([(7, 5)]);
-        });
-        let expected = Census {
-            lines: 8000,
-            empty: 10,
-            closed: 20,
-            established_tcp: 30,
-            by_farm: HashMap::from([(7, 50)]),
-            ..Census::default()
-        };
-        assert_eq!(quota.whole(), expected);
-    }
-
-    #[test]
-    fn a_slice_of_nothing_changes_nothing() {
-        let mut quota = Quota::default();
-        assert_eq!(quota.judge(Census::default(), 2), Policy::default());
-        let before = judge(&mut quota, 2, |c| c.one_sided = 300);
-        assert_eq!(quota.judge(Census::default(), 2), before);
-    }
-
-    #[test]
-    fn two_tables_in_one_word() {
-        let mut v4 = Policy { bits: POLICY_UDP_FULL, ..Policy::default() };
-        let mut v6 = Policy { bits: POLICY_TAKE_ONE_SIDED, ..Policy::default() };
-        v4.set_full(0);
-        v6.set_full(511);
-        let both = v4 | v6;
-        assert_eq!(both.bits, POLICY_UDP_FULL | POLICY_TAKE_ONE_SIDED);
-        assert_eq!((0..512).filter(|farm| both.is_full(*farm)).collect::<Vec<_>>(), [0, 511]);
-        assert!(!both.is_full(u16::MAX));
-    }
-}
+#[path = "quota_tests.rs"]
+mod tests;

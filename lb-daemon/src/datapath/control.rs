@@ -15,6 +15,8 @@ const REFUSALS: usize = offset_of!(abi::Control, refusals);
 const TABLE_SEED: usize = offset_of!(abi::Control, table_seed);
 const FLOW_SEED: usize = offset_of!(abi::Control, flow_seed);
 const FARMS_FULL: usize = offset_of!(abi::Control, farms_full);
+const FARMS_FLOODED: usize = offset_of!(abi::Control, farms_flooded);
+const CHALLENGE_SEED: usize = offset_of!(abi::Control, challenge_seed);
 const INTERFACES: usize = offset_of!(abi::Control, interfaces);
 
 /// Words of all of it.
@@ -42,10 +44,12 @@ impl<M: Memory> Control<M> {
         self.half(NOW).store(ticks, Ordering::Relaxed);
     }
 
-    /// What newcomers to the table of a family may take, and which farms have their share of it.
+    /// What newcomers to the table of a family may take, which farms have their share of it, and whose newcomers are challenged.
     pub fn set_policy(&self, family: usize, policy: &Policy) {
-        for (at, word) in policy.farms_full.iter().enumerate() {
-            self.word(FARMS_FULL, family * policy.farms_full.len() + at).store(*word, Ordering::Relaxed);
+        for (field, farms) in [(FARMS_FULL, &policy.farms_full), (FARMS_FLOODED, &policy.farms_flooded)] {
+            for (at, word) in farms.iter().enumerate() {
+                self.word(field, family * farms.len() + at).store(*word, Ordering::Relaxed);
+            }
         }
         self.half(POLICY + 4 * family).store(policy.bits, Ordering::Relaxed);
     }
@@ -65,6 +69,13 @@ impl<M: Memory> Control<M> {
     pub fn set_table_seed(&self, seed: [u64; 2]) {
         for (at, word) in seed.into_iter().enumerate() {
             self.word(TABLE_SEED, at).store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The secret of challenges; another one with each daemon.
+    pub fn set_challenge_seed(&self, seed: [u64; 2]) {
+        for (at, word) in seed.into_iter().enumerate() {
+            self.word(CHALLENGE_SEED, at).store(word, Ordering::Relaxed);
         }
     }
 
@@ -124,8 +135,10 @@ mod tests {
         let control = Control::new((0..WORDS).map(|_| AtomicU64::new(0)).collect::<Vec<_>>()).unwrap();
         control.set_now(1);
         control.set_interface_factor(2);
-        control.set_policy(0, &Policy { bits: 3, farms_full: [10, 11, 12, 13, 14, 15, 16, 17] });
-        control.set_policy(1, &Policy { bits: 4, farms_full: [20, 21, 22, 23, 24, 25, 26, 27] });
+        let farms = |from: u64| std::array::from_fn(|at| from + at as u64);
+        control.set_policy(0, &Policy { bits: 3, farms_full: farms(10), farms_flooded: farms(30) });
+        control.set_policy(1, &Policy { bits: 4, farms_full: farms(20), farms_flooded: farms(40) });
+        control.set_challenge_seed([9, 50]);
         control.set_refusals(5);
         control.set_table_seed([6, 7]);
         control.set_flow_seed(8);
@@ -139,7 +152,9 @@ mod tests {
             reserved: 0,
             table_seed: [6, 7],
             flow_seed: 8,
-            farms_full: [[10, 11, 12, 13, 14, 15, 16, 17], [20, 21, 22, 23, 24, 25, 26, 27]],
+            farms_full: [farms(10), farms(20)],
+            farms_flooded: [farms(30), farms(40)],
+            challenge_seed: [9, 50],
             interfaces: std::array::from_fn(|i| if i == 63 { interface } else { Interface::default() }),
         };
         let found: Vec<u64> = control.0.iter().map(|word| word.load(Ordering::Relaxed)).collect();

@@ -128,6 +128,7 @@ impl Datapath {
             maps.control.set_table_seed(secrets::draw().context("the system gives no random numbers")?);
         }
         maps.control.set_refusals(REFUSALS_A_TICK);
+        maps.control.set_challenge_seed(secrets::draw().context("the system gives no random numbers")?);
         Ok(Self { ebpf, dir: dir.to_owned(), maps, adopted, upgraded: upgrade_is_due, lines })
     }
 

@@ -73,6 +73,8 @@ struct Counts {
 struct Tally {
     classes: [[u64; 2]; CLASSES],
     backends: Vec<u32>,
+    /// The same, of half-open connections of TCP.
+    half_open: Vec<u32>,
     /// Lines whose other half is to be looked for, by number, and their first words. Looked at together, so that the processor
     /// waits for several at a time.
     pairs: Vec<(u32, Meta)>,
@@ -193,6 +195,9 @@ impl Counts {
         let backend = A::backend(line);
         increment(&mut self.tracked, backend);
         increment(&mut tally.backends, backend);
+        if !meta.is_udp() && matches!(meta.state(), State::Unanswered | State::Answered) {
+            increment(&mut tally.half_open, backend);
+        }
         if !meta.is_reverse() && !meta.state().is_over() {
             increment(&mut self.live, backend);
         }
@@ -226,7 +231,8 @@ fn is_established(meta: Meta) -> bool {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { classes: Default::default(), backends: vec![0; BACKENDS_MAX as usize], pairs: Vec::new() }
+        let none = || vec![0; BACKENDS_MAX as usize];
+        Self { classes: Default::default(), backends: none(), half_open: none(), pairs: Vec::new() }
     }
 }
 
@@ -242,10 +248,13 @@ impl Tally {
         let [unanswered_tcp, unanswered_udp] = of(State::Unanswered);
         let [answered_tcp, answered_udp] = of(State::Answered);
         let [established_tcp, established_udp] = of(State::Established);
-        let mut by_farm = HashMap::new();
-        for (backend, count) in (0..).zip(&self.backends).filter(|(_, count)| **count != 0) {
-            *by_farm.entry(table.0.numbers.settings(backend).1).or_default() += u64::from(*count);
-        }
+        let by_farm = |backends: &[u32]| {
+            let mut farms = HashMap::new();
+            for (backend, count) in (0..).zip(backends).filter(|(_, count)| **count != 0) {
+                *farms.entry(table.0.numbers.settings(backend).1).or_default() += u64::from(*count);
+            }
+            farms
+        };
         Census {
             lines,
             empty: both(State::Empty),
@@ -257,7 +266,8 @@ impl Tally {
             closed: both(State::Closed) + both(State::Cut),
             established_tcp: established_tcp + both(State::HalfClosed),
             established_udp,
-            by_farm,
+            by_farm: by_farm(&self.backends),
+            half_open: by_farm(&self.half_open),
         }
     }
 }

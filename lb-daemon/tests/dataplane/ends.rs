@@ -24,7 +24,16 @@ pub struct Way {
 impl Way {
     /// Sends the packet that opens a connection.
     pub fn open(rig: &mut Rig, client: &str, vip: &str, l4: L4, payload: &[u8]) -> Result<Self, String> {
-        let got = rig.send(&frame(client, vip, l4, payload));
+        let mut got = rig.send(&frame(client, vip, l4, payload));
+        if got.verdict == "challenged" {
+            // It is not what it waits for: it says so, and tries again.
+            let (_, number, _) = numbers(&got.frame);
+            let met = rig.verdict(&frame(client, vip, segment(RST, number, 0), b""));
+            if met != "challenge_met" {
+                return Err(format!("{client} was challenged and answered: {met}"));
+            }
+            got = rig.send(&frame(client, vip, l4, payload));
+        }
         if got.verdict != "opened" {
             return Err(format!("{client} opens: {}", got.verdict));
         }

@@ -195,8 +195,8 @@ impl World {
         if got.action != XDP_TX && got.action != XDP_REDIRECT {
             return Ok(());
         }
-        // Whoever finds no room is told so as well.
-        if ["refused", "table_full", "farm_full", "ports_exhausted"].contains(&got.verdict) {
+        // Whoever finds no room is told so as well, and in a flood newcomers are asked.
+        if ["refused", "challenged", "table_full", "farm_full", "ports_exhausted"].contains(&got.verdict) {
             return self.refused(&got, flow.client, flow.vip);
         }
         let seen = read(&got.frame);

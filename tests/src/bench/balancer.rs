@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{ProgramFd, TestRun as _, TestRunOptions};
-use lb_common::abi::NextHop;
+use lb_common::abi::{NextHop, POLICY_UNANSWERED_FIRST};
 use lb_common::wire::eth::Mac;
 use lb_core::config::model::{
     Addresses, Backend, BackendName, Config, Daemon, Farm, FarmName, Mode, Ports, Protocols, XdpMode,
 };
 use lb_core::desired::{BackendFacts, Desired, NextHops};
 use lb_core::diff::{Observed, Planner};
+use lb_core::quota::Policy;
 use lb_core::state::BackendStatus;
 use lb_daemon::datapath::{Datapath, Reader, Sweeper};
 use lb_daemon::handle::DataplaneReader as _;
@@ -97,6 +98,12 @@ impl Balancer {
         self.ticks += ticks;
         self.datapath.set_clock(self.ticks);
         self.reader.sweep_round(&mut self.sweeper, self.observed.farms.len());
+    }
+
+    /// From now on newcomers take the places of unanswered connections without being challenged, until the daemon sweeps again.
+    pub fn challenge_nobody(&mut self) {
+        let policy = Policy { bits: POLICY_UNANSWERED_FIRST, ..Policy::default() };
+        [0, 1].into_iter().for_each(|family| self.datapath.maps.control.set_policy(family, &policy));
     }
 
     /// A descriptor of its own of the program.

@@ -41,6 +41,7 @@ const HALF_OPEN: u32 = 10;
 type Pair = (Ipv4Addr, Ipv6Addr);
 
 const FORWARDED: Outcome = &[(&["forwarded"], 1)];
+const CHALLENGED: Outcome = &[(&["challenged"], 1)];
 const OPENED: Outcome = &[(&["opened"], 1)];
 const HANDSHAKE: Outcome = &[(&["opened"], 1), (&["forwarded"], EXCHANGE - 1)];
 
@@ -57,6 +58,8 @@ pub enum Traffic {
     OneWay(u32),
     /// Nothing but new flows, forgotten in time.
     New(Kind, Filling),
+    /// SYNs of new flows to a farm that is flooded: a table full of half-open connections.
+    Challenged,
     /// The opening packets of new flows, up to the one that makes them established.
     Handshake,
     /// Resets of flows that nobody knows.
@@ -71,7 +74,7 @@ pub enum Filling {
     Nothing,
     /// Half of it, established connections.
     Established,
-    /// All of it, half-open connections: a flood.
+    /// All of it, half-open connections: a flood, of senders who are there and have said so.
     HalfOpen,
 }
 
@@ -119,12 +122,10 @@ pub fn build(object: &mut Object, v6: bool, traffic: Traffic) -> Result<Case> {
             network.establish(object, &mut balancer, SETTLED, kind, flows)?;
         }
         Traffic::New(kind, Filling::HalfOpen) => {
-            let flows = Filling::HalfOpen.flows();
-            let flood = network.first(SETTLED, kind, flows, OPENED)?;
-            object.pattern(&flood.frame, flows, flood.order)?;
-            feed(object, &mut balancer, &flood)?;
-            balancer.pass_time(HALF_OPEN);
+            network.flood(object, &mut balancer, kind)?;
+            balancer.challenge_nobody();
         }
+        Traffic::Challenged => network.flood(object, &mut balancer, Kind::Syn)?,
         Traffic::New(_, Filling::Nothing) | Traffic::Handshake | Traffic::Reset | Traffic::Stranger => {}
     }
     if load.action == XDP_REDIRECT {
@@ -134,6 +135,7 @@ pub fn build(object: &mut Object, v6: bool, traffic: Traffic) -> Result<Case> {
         Traffic::New(_, Filling::Nothing | Filling::Established) => Some(FORGETS_HALF_OPEN),
         Traffic::Handshake => Some(FORGETS_ALL),
         Traffic::New(_, Filling::HalfOpen)
+        | Traffic::Challenged
         | Traffic::Known(..)
         | Traffic::Answers(_)
         | Traffic::Many(..)
@@ -149,6 +151,7 @@ fn known(traffic: Traffic) -> u32 {
     match traffic {
         Traffic::Many(_, flows, _) | Traffic::OneWay(flows) => flows,
         Traffic::New(_, filling) => filling.flows().min(CONNECTIONS),
+        Traffic::Challenged => Filling::HalfOpen.flows().min(CONNECTIONS),
         Traffic::Known(..)
         | Traffic::Answers(_)
         | Traffic::Handshake
@@ -196,6 +199,16 @@ impl Network {
         Ok(Load { frame, flows, order: Order::OPENED, wrapper, repeat: flows, outcome, action })
     }
 
+    /// Fills the table with half-open connections, and lets the daemon see them.
+    fn flood(&self, object: &mut Object, balancer: &mut Balancer, kind: Kind) -> Result<()> {
+        let flows = Filling::HalfOpen.flows();
+        let flood = self.first(SETTLED, kind, flows, OPENED)?;
+        object.pattern(&flood.frame, flows, flood.order)?;
+        feed(object, balancer, &flood)?;
+        balancer.pass_time(HALF_OPEN);
+        Ok(())
+    }
+
     /// Leads `flows` flows of `clients` through their opening packets, one after the other. `kind` is a packet of theirs.
     fn establish(
         &self,
@@ -232,6 +245,10 @@ impl Network {
             Traffic::New(kind, Filling::HalfOpen) => load(kind, ENDLESS, 4 * NEW, OPENED, XDP_REDIRECT),
             Traffic::New(kind, Filling::Nothing | Filling::Established) => {
                 load(kind, ENDLESS, NEW, OPENED, XDP_REDIRECT)
+            }
+            Traffic::Challenged => {
+                let load = load(Kind::BareSyn, ENDLESS, REPEAT, CHALLENGED, XDP_TX)?;
+                Ok(Load { wrapper: Wrapper::Syn, ..load })
             }
             Traffic::Handshake => {
                 let load = load(Kind::Syn, ENDLESS, EXCHANGE * NEW, HANDSHAKE, XDP_TX)?;

@@ -32,6 +32,8 @@ pub type Outcome = &'static [(&'static [&'static str], u32)];
 pub enum Wrapper {
     /// One of each flow in turn, all alike.
     Restore,
+    /// SYNs, one of each flow in turn, that are answered in their place.
+    Syn,
     /// Each flow's opening packets, one flow after the other.
     Handshake,
 }
@@ -41,6 +43,8 @@ impl Wrapper {
         match (self, frame.get(12..14) == Some(&[0x08, 0x00])) {
             (Self::Restore, true) => "restore_v4",
             (Self::Restore, false) => "restore_v6",
+            (Self::Syn, true) => "syn_v4",
+            (Self::Syn, false) => "syn_v6",
             (Self::Handshake, true) => "handshake_v4",
             (Self::Handshake, false) => "handshake_v6",
         }

@@ -37,23 +37,26 @@ impl Ends {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Syn,
+    /// A SYN without the bytes that make it as long as the others.
+    BareSyn,
     Ack,
     Rst,
     SynAck,
     Datagram,
 }
 
-/// A frame from `macs.1` to `macs.0`, of the shortest length that all kinds have.
+/// A frame from `macs.1` to `macs.0`, of the shortest length that all kinds but the bare SYN have.
 pub fn frame(macs: (Mac, Mac), ends: Ends, kind: Kind) -> Result<Vec<u8>> {
     let (header, length) = match ends.src {
         SocketAddr::V4(_) => (14 + 20, V4_LENGTH),
         SocketAddr::V6(_) => (14 + 40, V6_LENGTH),
     };
+    let length = if kind == Kind::BareSyn { header + 20 } else { length };
     let mut segment = vec![0; length - header];
     segment[..2].copy_from_slice(&ends.src.port().to_be_bytes());
     segment[2..4].copy_from_slice(&ends.dst.port().to_be_bytes());
     let (protocol, checksum_at) = match kind {
-        Kind::Syn => (protocol::TCP, tcp(&mut segment, Segment::SYN)),
+        Kind::Syn | Kind::BareSyn => (protocol::TCP, tcp(&mut segment, Segment::SYN)),
         Kind::SynAck => (protocol::TCP, tcp(&mut segment, Segment::SYN_ACK)),
         Kind::Ack => (protocol::TCP, tcp(&mut segment, Segment::ACK)),
         Kind::Rst => (protocol::TCP, tcp(&mut segment, Segment::RST)),

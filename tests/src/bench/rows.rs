@@ -100,7 +100,9 @@ fn new_flows(group: &mut Group<'_>) {
     group.both("tcp", "syn", new(Syn, Filling::Nothing), [Some(16.0), Some(18.0)]);
     group.both("udp", "lru-miss", new(Datagram, Filling::Nothing), NONE);
     group.both("tcp", "syn-half-full", new(Syn, Filling::Established), NONE);
-    group.both("tcp", "syn-flood", new(Syn, Filling::HalfOpen), [Some(21.0), None]);
+    group.both("tcp", "syn-flood", Traffic::Challenged, [Some(21.0), None]);
+    // The same of senders who are there, so that each takes somebody's place.
+    group.both("tcp", "syn-flood-entered", new(Syn, Filling::HalfOpen), NONE);
     group.both("tcp", "handshake", Traffic::Handshake, NONE);
 }
 

@@ -68,6 +68,7 @@ pub fn measures() -> impl Iterator<Item = (u32, &'static str, &'static str)> {
         (abi::POLICY_TAKE_ANSWERED_UDP, "take_answered_udp", "datagrams answered once give way"),
         (abi::POLICY_TAKE_ONE_SIDED, "take_one_sided", "one-sided datagrams give way"),
         (abi::POLICY_UDP_FULL, "udp_full", "UDP has its share"),
+        (abi::POLICY_CHALLENGE, "challenge", "newcomers to a flooded farm are challenged"),
     ]
     .into_iter()
 }

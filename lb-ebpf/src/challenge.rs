@@ -1,0 +1,79 @@
+//! Asks newcomers in a flood whether they are there, before anything is remembered of them; see [`lb_common::challenge`].
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::abi::{Address as _, POLICY_CHALLENGE, has_farm};
+use lb_common::challenge::{self, PERIOD, Vouched};
+use lb_common::verdict::Verdict;
+use lb_common::wire::Tcp;
+
+use crate::OPENS;
+use crate::calls::Calls;
+use crate::maps;
+use crate::open;
+use crate::work::Work;
+
+/// Whether newcomers to the farm are asked at present.
+#[inline(always)]
+pub fn is_on<F: Calls>(work: &Work<F>, farm: u16) -> bool {
+    work.control.policy[F::TABLE] & POLICY_CHALLENGE != 0
+        && has_farm(&work.control.farms_flooded[F::TABLE], farm)
+}
+
+/// What becomes of a SYN that opens a connection in a flood: it does, or its sender is asked. A function of its own; see `main`.
+#[inline(never)]
+pub fn admit<F: Calls>(context: *mut xdp_md) -> u64 {
+    let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
+    if !is_vouched_for(&work) {
+        return Verdict::Challenged as u64;
+    }
+    let choice = work.read.choice;
+    open::prepare(&mut work, choice);
+    OPENS
+}
+
+/// Whether the sender of this SYN has shown of late that it is there; that it opens another connection is noted.
+#[inline(always)]
+fn is_vouched_for<F: Calls>(work: &Work<F>) -> bool {
+    let (place, tag) = place(work);
+    let Some(vouched) = maps::vouched(place) else { return false };
+    // SAFETY: a map's value of four words. Another CPU may write it: a count may be lost, or one source taken for another that
+    // answered at the same moment.
+    let vouched = unsafe { &mut *vouched };
+    let may = vouched.may_open(tag, work.control.now);
+    if may {
+        vouched.opened += 1;
+    }
+    may
+}
+
+/// A reset that belongs to no connection, if it answers what its sender was asked, vouches for the sender. A function of its own, for
+/// the sake of the stack.
+#[inline(never)]
+pub fn meet<F: Calls>(context: *mut xdp_md) -> u64 {
+    let none = Verdict::NoConnection as u64;
+    let Some(work) = Work::<F>::of(context) else { return none };
+    let Some(tcp) = work.frame.view_at::<Tcp>(work.transport()) else { return none };
+    let (now, secret) = (work.control.now, &work.control.challenge_seed);
+    if !challenge::is_answer(tcp.sequence(), &work.read.homes, now, secret) {
+        return none;
+    }
+    let (place, tag) = place(&work);
+    if let Some(vouched) = maps::vouched(place) {
+        // SAFETY: as above.
+        unsafe { *vouched = Vouched::new(tag, now) };
+    }
+    Verdict::ChallengeMet as u64
+}
+
+/// The number that the SYN is answered with.
+#[inline(always)]
+pub fn number<F: Calls>(work: &Work<F>) -> Result<u32, Verdict> {
+    let tcp = work.frame.view_at::<Tcp>(work.transport()).ok_or(Verdict::TruncatedTransport)?;
+    let code = challenge::code(&work.read.homes, work.control.now / PERIOD, &work.control.challenge_seed);
+    Ok(challenge::acknowledgment(tcp.sequence(), code))
+}
+
+#[inline(always)]
+fn place<F: Calls>(work: &Work<F>) -> (u32, u32) {
+    challenge::place(work.read.key.src.network(), F::TABLE as u64, &work.control.challenge_seed)
+}
