@@ -9,7 +9,7 @@ use lb_core::config::ConfigError;
 use lb_core::config::model::{BackendName, FarmName};
 use lb_core::state::{
     AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Event, EventLog, Occurrences,
-    Snapshot,
+    Peer, Snapshot,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -127,6 +127,13 @@ pub enum Command {
         filter: ConnectionFilter,
         reply: Reply<u64>,
     },
+}
+
+/// A command, and who gave it.
+#[derive(Debug)]
+pub struct Order {
+    pub command: Command,
+    pub by: Option<Peer>,
 }
 
 /// Everything that can be asked of the checks. The task that runs them answers; asking changes no judgement.
@@ -250,7 +257,7 @@ impl Events {
 /// A cheap, cloneable hold on the running daemon.
 #[derive(Clone)]
 pub struct Handle {
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<Order>,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub events: Arc<Events>,
     pub dataplane: Arc<dyn DataplaneReader>,
@@ -267,11 +274,15 @@ impl Handle {
         self.snapshots.borrow().clone()
     }
 
-    /// Sends what `command` makes of the way back, and waits for the answer.
-    pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+    /// Sends what `command` makes of the way back, in the name of `by`, and waits for the answer.
+    pub async fn ask<T>(
+        &self,
+        by: Option<Peer>,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         let stopping = || Refusal::Conflict("the daemon is stopping".to_owned());
-        self.commands.send(command(reply)).await.map_err(|_| stopping())?;
+        self.commands.send(Order { command: command(reply), by }).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 }

@@ -6,11 +6,13 @@
 mod common;
 
 use std::future::Future;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use lb_daemon::handle::Handle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.unwrap()
@@ -49,4 +51,156 @@ async fn headers_are_bounded_and_idle_clients_do_not_delay_the_end() {
     let mut rest = Vec::new();
     soon(idle.read_to_end(&mut rest)).await.unwrap();
     assert!(UnixStream::connect(&path).await.is_err());
+}
+
+/// The API on a socket of its own.
+struct Served {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+    _server: tokio::task::JoinHandle<()>,
+}
+
+fn serve(handle: Handle) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = tokio::spawn(lb_daemon::api::serve(listener, handle, std::future::pending::<()>()));
+    Served { path, _folder: folder, _server: server }
+}
+
+impl Served {
+    async fn connect(&self) -> UnixStream {
+        soon(UnixStream::connect(&self.path)).await.unwrap()
+    }
+
+    /// A request of a client that does nothing wrong: the answer, and how long it took.
+    async fn ask(&self, path: &str) -> (String, Duration) {
+        let begin = Instant::now();
+        let mut stream = self.connect().await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\n\r\n");
+        (raw(&mut stream, &request, usize::MAX).await, begin.elapsed())
+    }
+}
+
+#[tokio::test]
+async fn clients_that_are_idle_slow_or_streaming_keep_nobody_out() {
+    let head =
+        |method: &str, path: &str, more: &str| format!("{method} {path} HTTP/1.1\r\nHost: drover\r\n{more}");
+    let kinds = [
+        ("idle", String::new()),
+        ("in the middle of the headers", head("GET", "/v1/status", "X-Slow:")),
+        ("in the middle of the body", head("PUT", "/v1/farms/web", "Content-Length: 100\r\n\r\n{")),
+        ("kept alive", head("GET", "/v1/status", "\r\n")),
+        ("not reading their answer", head("GET", "/openapi.json", "\r\n").repeat(8)),
+        ("streaming", head("GET", "/v1/events", "Accept: text/event-stream\r\n\r\n")),
+    ];
+    let fake = common::start();
+    for (kind, request) in kinds {
+        let served = serve(fake.handle.clone());
+        let mut held = Vec::new();
+        for _ in 0..128 {
+            let mut stream = served.connect().await;
+            // Who was let go in the meantime has nobody to write to.
+            stream.write_all(request.as_bytes()).await.ok();
+            held.push(stream);
+        }
+        for _ in 0..3 {
+            let (answer, took) = served.ask("/v1/status").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "with 128 clients {kind}: {answer:.100}");
+            assert!(took < Duration::from_secs(1), "with 128 clients {kind}: {took:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn followers_beyond_their_number_are_told_so_at_once_and_the_others_go_on_following() {
+    let fake = common::start();
+    let served = serve(fake.handle.clone());
+    let follow = "GET /v1/events HTTP/1.1\r\nHost: drover\r\nAccept: text/event-stream\r\n\r\n";
+    let mut following = Vec::new();
+    for _ in 0..32 {
+        let mut stream = served.connect().await;
+        let answer = raw(&mut stream, follow, 12).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        following.push(stream);
+    }
+    let mut stream = served.connect().await;
+    let answer = raw(&mut stream, follow, 300).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("32 clients"), "{answer}");
+    common::event(&fake.handle.events, 7);
+    for stream in &mut following {
+        let mut told = String::new();
+        while !told.contains("event 7") {
+            let mut more = Vec::new();
+            assert!(soon(stream.read_buf(&mut more)).await.unwrap() > 0, "{told}");
+            told += &String::from_utf8(more).unwrap();
+        }
+    }
+    drop(following);
+    let begin = Instant::now();
+    loop {
+        let answer = raw(&mut served.connect().await, follow, 12).await;
+        if answer.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_finds_no_room_is_told_at_once_and_to_come_again() {
+    let fake = common::start();
+    let (commands, mut inbox) = mpsc::channel(1000);
+    let served = serve(Handle { commands, ..fake.handle.clone() });
+    let (mut held, mut unanswered) = (Vec::new(), Vec::new());
+    for _ in 0..64 {
+        let mut stream = served.connect().await;
+        stream.write_all(b"POST /v1/config/reload HTTP/1.1\r\nHost: drover\r\n\r\n").await.unwrap();
+        held.push(stream);
+        unanswered.push(soon(inbox.recv()).await.unwrap());
+    }
+    let (answer, took) = served.ask("/v1/status").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let lower = answer.to_lowercase();
+    assert!(lower.contains("retry-after: 1") && lower.contains("application/problem+json"), "{answer}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // One is answered: there is room again.
+    drop(unanswered.pop());
+    soon(held.pop().unwrap().read_u8()).await.unwrap();
+    let (answer, _) = served.ask("/v1/status").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_reader_of_events_that_falls_behind_is_told_how_many_it_has_lost() {
+    let fake = common::start();
+    let events = fake.handle.events.clone();
+    let served = serve(fake.handle.clone());
+    let follow = |more: &str| {
+        format!("GET /v1/events HTTP/1.1\r\nHost: drover\r\nAccept: text/event-stream\r\n{more}\r\n")
+    };
+    let mut slow = served.connect().await;
+    // The fake has told three events.
+    let begun = raw(&mut slow, &follow(""), 500).await;
+    assert!(begun.contains("id: 3"), "{begun}");
+    // Nothing else runs in the meantime; 1000 are kept.
+    (4..=5000).for_each(|n| common::event(&events, n));
+    let mut resumed = served.connect().await;
+    resumed.write_all(follow("Last-Event-ID: 3990\r\n").as_bytes()).await.unwrap();
+    let mut new = served.connect().await;
+    new.write_all(follow("").as_bytes()).await.unwrap();
+    let readers = [("slow", slow, Some(3997)), ("resumed", resumed, Some(10)), ("new", new, None)];
+    for (who, mut reader, lost) in readers {
+        let mut told = String::new();
+        while !told.contains("id: 4002\n") {
+            let mut more = Vec::new();
+            assert!(soon(reader.read_buf(&mut more)).await.unwrap() > 0, "{who}: {told}");
+            told += &String::from_utf8(more).unwrap();
+        }
+        assert_eq!(told.contains("event: lost"), lost.is_some(), "{who}: {told}");
+        let Some(lost) = lost else { continue };
+        let (_, rest) = told.split_once("event: lost\n").unwrap();
+        assert!(rest.starts_with(&format!("data: {{\"lost\":{lost}}}\n\n")), "{who}: {rest:.200}");
+        assert_eq!(rest.lines().find(|line| line.starts_with("id: ")), Some("id: 4001"), "{who}");
+    }
 }

@@ -8,7 +8,9 @@
     reason = "it is a test"
 )]
 
-use std::time::Duration;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use lb_tests::scene::{Farm, Scene};
 use lb_tests::topology::Family;
@@ -111,4 +113,39 @@ fn what_the_daemon_tells_agrees_with_what_clients_saw() {
     let screen = scene.daemon.drover(&["status"]).unwrap();
     let screen = String::from_utf8(screen.stdout).unwrap();
     assert!(screen.contains("web") && screen.contains("b1") && screen.contains("up"), "{screen}");
+}
+
+#[test]
+fn the_event_of_a_change_says_who_asked_for_it() {
+    let scene = scene();
+    let mut drover = std::process::Command::new(lb_tests::daemon::binary().unwrap());
+    drover.args(["backend", "drain", "web", "b1", "--socket"]).arg(scene.daemon.socket());
+    let mut child = lb_tests::netns::Process::spawn(&mut drover).unwrap();
+    let (pid, uid) = (child.id(), nix::unistd::getuid().as_raw());
+    assert!(child.wait(LIMIT).unwrap().success());
+    let events = scene.daemon.events().unwrap();
+    let event = events.iter().find(|event| event["kind"] == "backend-admin").unwrap();
+    assert_eq!((&event["by"]["uid"], &event["by"]["pid"]), (&uid.into(), &pid.into()));
+    let message = event["message"].as_str().unwrap();
+    assert!(message.ends_with(&format!(" (uid {uid}, pid {pid})")), "{message}");
+    assert!(scene.daemon.log().contains(message));
+    let started = events.iter().find(|event| event["kind"] == "daemon-started").unwrap();
+    assert_eq!(started["by"], serde_json::Value::Null, "nobody asked for it");
+}
+
+#[test]
+fn status_answers_in_less_than_a_second_with_128_sockets_held() {
+    let scene = scene();
+    for request in ["", "PUT /v1/config HTTP/1.1\r\nHost: drover\r\nContent-Length: 9\r\n\r\n["] {
+        let hold = |_| {
+            let mut held = UnixStream::connect(scene.daemon.socket()).unwrap();
+            // Who was let go in the meantime has nobody to write to.
+            held.write_all(request.as_bytes()).ok();
+            held
+        };
+        let _held: Vec<UnixStream> = (0..128).map(hold).collect();
+        let begin = Instant::now();
+        command(&scene, &["status"]);
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    }
 }

@@ -11,5 +11,6 @@ pub mod diff;
 pub mod health;
 pub mod maglev;
 pub mod quota;
+pub mod seats;
 pub mod sizing;
 pub mod state;

@@ -191,6 +191,21 @@ pub struct BackendState {
     pub unresolved: Vec<IpAddr>,
 }
 
+/// Who asked for something on the control socket, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub uid: u32,
+    /// Of the process that connected, which may have ended since.
+    pub pid: Option<i32>,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uid {}", self.uid)?;
+        self.pid.map_or(Ok(()), |pid| write!(f, ", pid {pid}"))
+    }
+}
+
 /// Something that an operator would want to know afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -201,7 +216,20 @@ pub struct Event {
     pub kind: EventKind,
     pub farm: Option<String>,
     pub backend: Option<String>,
+    /// Who has asked for it.
+    pub by: Option<Peer>,
     /// One line for people.
+    pub message: String,
+}
+
+/// What becomes an [`Event`] when the log has given it a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News<'a> {
+    pub level: EventLevel,
+    pub kind: EventKind,
+    pub farm: Option<&'a str>,
+    pub backend: Option<&'a str>,
+    pub by: Option<Peer>,
     pub message: String,
 }
 
@@ -280,18 +308,11 @@ impl EventLog {
     pub const KEPT: usize = 1000;
 
     /// Numbers and keeps an event; the oldest gives way when the log is full.
-    pub fn push(
-        &mut self,
-        time: SystemTime,
-        level: EventLevel,
-        kind: EventKind,
-        farm: Option<&str>,
-        backend: Option<&str>,
-        message: String,
-    ) -> Event {
+    pub fn push(&mut self, time: SystemTime, news: News<'_>) -> Event {
         self.next += 1;
+        let News { level, kind, farm, backend, by, message } = news;
         let (farm, backend) = (farm.map(str::to_owned), backend.map(str::to_owned));
-        let event = Event { id: self.next, time, level, kind, farm, backend, message };
+        let event = Event { id: self.next, time, level, kind, farm, backend, by, message };
         if self.events.len() == Self::KEPT {
             self.events.pop_front();
         }

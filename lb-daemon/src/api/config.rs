@@ -3,6 +3,7 @@
 use axum::extract::State;
 
 use super::Api;
+use super::client::By;
 use super::extract::ConfigBody;
 use super::problem::Problem;
 use super::types::{Changes, ConfigAnswer, ConfigSettings};
@@ -58,11 +59,12 @@ pub(super) async fn get_config(State(api): State<Api>) -> Tagged<ConfigAnswer> {
 )]
 pub(super) async fn put_config(
     State(api): State<Api>,
+    By(by): By,
     OnlyIf(only_if): OnlyIf,
     body: ConfigBody,
 ) -> Result<Tagged<Changes>, Problem> {
     let ConfigBody { text, format } = body;
-    let changes = api.handle.ask(|reply| Command::Apply { text, format, only_if, reply }).await?;
+    let changes = api.handle.ask(by, |reply| Command::Apply { text, format, only_if, reply }).await?;
     Ok(Tagged(changes.version, changes.into()))
 }
 
@@ -89,7 +91,7 @@ pub(super) async fn check_config(
     body: ConfigBody,
 ) -> Result<Tagged<Changes>, Problem> {
     let ConfigBody { text, format } = body;
-    let changes = api.handle.ask(|reply| Command::DryRun { text, format, reply }).await?;
+    let changes = api.handle.ask(None, |reply| Command::DryRun { text, format, reply }).await?;
     Ok(Tagged(changes.version, changes.into()))
 }
 
@@ -105,7 +107,7 @@ pub(super) async fn check_config(
          body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn reload_config(State(api): State<Api>) -> Result<Tagged<Changes>, Problem> {
-    let changes = api.handle.ask(|reply| Command::Reload { reply }).await?;
+pub(super) async fn reload_config(State(api): State<Api>, By(by): By) -> Result<Tagged<Changes>, Problem> {
+    let changes = api.handle.ask(by, |reply| Command::Reload { reply }).await?;
     Ok(Tagged(changes.version, changes.into()))
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
+use super::client::By;
 use super::extract::QueryOf;
 use super::problem::Problem;
 use super::types::{Connection, Connections, Cut};
@@ -92,10 +93,11 @@ pub(super) async fn list_connections(
 )]
 pub(super) async fn cut_connections(
     State(api): State<Api>,
+    By(by): By,
     QueryOf(query): QueryOf<CutQuery>,
 ) -> Result<Json<Cut>, Problem> {
     let filter = filter(&api.handle.snapshot(), query.farm, query.backend, query.client)?;
-    let cut = api.handle.ask(|reply| Command::Cut { filter, reply }).await?;
+    let cut = api.handle.ask(by, |reply| Command::Cut { filter, reply }).await?;
     Ok(Json(Cut { cut }))
 }
 

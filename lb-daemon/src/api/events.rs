@@ -1,7 +1,7 @@
 //! `/v1/events`: what happened, as a list or as a stream (`text/event-stream`, HTML's server-sent events).
 //!
 //! A stream tells the events kept and then each new one. A client too slow to follow is caught up from the log: it
-//! misses only what the log no longer keeps. A stream ends when the daemon stops or the client leaves.
+//! misses only what the log no longer keeps, and is told how much that is. A stream ends when the daemon stops or the client leaves.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use utoipa::IntoParams;
 use super::Api;
 use super::extract::QueryOf;
 use super::problem::Problem;
-use super::types::{Event, Events};
+use super::types::{Event, Events, LostEvents};
 use crate::{clock, handle};
 
 /// How often a silent stream says that it is alive.
@@ -42,7 +42,8 @@ pub(super) struct EventsQuery {
 /// The last events, or a stream of them
 ///
 /// With `Accept: text/event-stream`: the events kept, then each new one, one `Event` in each `data:` line with its
-/// number as `id:`; `Last-Event-ID` resumes after that number.
+/// number as `id:`; `Last-Event-ID` resumes after that number. A reader that has fallen behind by more than the events kept
+/// gets `event: lost` and `data: {"lost": 12}`, and then the oldest there is.
 #[utoipa::path(
     get, path = "/v1/events", tag = "state",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Streams only: resume after this event")),
@@ -98,6 +99,14 @@ fn parse_since(text: &str, now: SystemTime) -> Result<SystemTime, Problem> {
     Ok(now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
+/// What a follower is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    Event(Box<state::Event>),
+    /// So many events were before this one that are no longer kept.
+    Lost(u64),
+}
+
 /// One client's place in the events.
 struct Follower {
     events: Arc<handle::Events>,
@@ -110,7 +119,7 @@ struct Follower {
     since: Option<SystemTime>,
     stopping: watch::Receiver<bool>,
     /// Closed when the daemon is gone.
-    daemon: mpsc::Sender<handle::Command>,
+    daemon: mpsc::Sender<handle::Order>,
 }
 
 impl Follower {
@@ -118,21 +127,31 @@ impl Follower {
         let (kept, live) = api.handle.events.follow();
         // A number that nobody has had yet is from before the daemon's last start.
         let last = if kept.last().is_some_and(|newest| newest.id >= last) { last } else { 0 };
+        // Who is new here has missed nothing.
+        let before = kept.first().map_or(0, |oldest| oldest.id.saturating_sub(1));
+        let last = if last == 0 { before } else { last };
         let mut kept = VecDeque::from(kept);
         kept.retain(|event| event.id > last);
         let (events, stopping) = (api.handle.events.clone(), api.stopping.clone());
         Self { events, kept, live, last, since, stopping, daemon: api.handle.commands.clone() }
     }
 
-    /// The next event, or `None` when the daemon stops. Cancel safe.
-    async fn next(&mut self) -> Option<state::Event> {
+    /// What is to be told next, or `None` when the daemon stops. Cancel safe.
+    async fn next(&mut self) -> Option<Told> {
         loop {
+            if let Some(event) = self.kept.front() {
+                let missed = event.id.saturating_sub(self.last + 1);
+                if missed > 0 {
+                    self.last = event.id - 1;
+                    return Some(Told::Lost(missed));
+                }
+            }
             if let Some(event) = self.kept.pop_front() {
                 self.last = event.id;
                 if self.since.is_some_and(|since| event.time < since) {
                     continue;
                 }
-                return Some(event);
+                return Some(Told::Event(Box::new(event)));
             }
             let stopped = async {
                 if self.stopping.wait_for(|&stop| stop).await.is_err() {
@@ -159,10 +178,17 @@ impl Follower {
 
     fn into_stream(self) -> impl Stream<Item = Result<sse::Event, Infallible>> {
         futures_util::stream::unfold(self, async |mut follower| {
-            let event = follower.next().await?;
+            let told = follower.next().await?;
             // Strings and numbers always serialise, and JSON has no bare line ends.
-            let data = serde_json::to_string(&Event::new(&event)).unwrap_or_default();
-            Some((Ok(sse::Event::default().id(event.id.to_string()).data(data)), follower))
+            let sent = match told {
+                Told::Event(event) => sse::Event::default()
+                    .id(event.id.to_string())
+                    .data(serde_json::to_string(&Event::new(&event)).unwrap_or_default()),
+                Told::Lost(lost) => sse::Event::default()
+                    .event("lost")
+                    .data(serde_json::to_string(&LostEvents { lost }).unwrap_or_default()),
+            };
+            Some((Ok(sent), follower))
         })
     }
 }

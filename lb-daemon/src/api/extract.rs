@@ -1,11 +1,14 @@
 //! What a handler takes out of a request; what does not fit becomes a [`Problem`].
 
+use std::sync::Arc;
+
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
+use super::client::Client;
 use super::problem::Problem;
 use super::types::ProblemItem;
 use crate::handle::Format;
@@ -18,7 +21,12 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 async fn body(request: Request) -> Result<axum::body::Bytes, Problem> {
-    axum::body::Bytes::from_request(request, &()).await.map_err(|rejection: BytesRejection| {
+    let client = request.extensions().get::<Arc<Client>>().cloned();
+    let bytes = axum::body::Bytes::from_request(request, &()).await;
+    if let Some(client) = client {
+        client.has_asked();
+    }
+    bytes.map_err(|rejection: BytesRejection| {
         let detail = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {} bytes", super::BODY_MAX),
             _ => rejection.body_text(),

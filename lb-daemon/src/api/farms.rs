@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use lb_core::config::model::{BackendName, FarmName, WEIGHT_MAX};
-use lb_core::state::Snapshot;
+use lb_core::state::{Peer, Snapshot};
 use serde_json::Value;
 
 use super::Api;
+use super::client::By;
 use super::extract::{JsonBody, PathOf};
 use super::problem::Problem;
 use super::types::{Backend, BackendPatch, Changes, Farm, FarmPatch, Farms, ProblemItem};
@@ -72,6 +73,7 @@ pub(super) async fn get_farm(
 )]
 pub(super) async fn put_farm(
     State(api): State<Api>,
+    By(by): By,
     PathOf(name): PathOf<String>,
     OnlyIf(only_if): OnlyIf,
     JsonBody(value): JsonBody<Value>,
@@ -88,7 +90,7 @@ pub(super) async fn put_farm(
     if value.get("name").is_some_and(|given| given.as_str() != Some(name.as_str())) {
         return Err(invalid(&format!("must be '{name}', as in the path, or be left out")));
     }
-    edit(&api, farm, only_if, FarmEdit::Put(value)).await
+    edit(&api, by, farm, only_if, FarmEdit::Put(value)).await
 }
 
 /// Delete a farm
@@ -114,11 +116,12 @@ pub(super) async fn put_farm(
 )]
 pub(super) async fn delete_farm(
     State(api): State<Api>,
+    By(by): By,
     PathOf(name): PathOf<String>,
     OnlyIf(only_if): OnlyIf,
 ) -> Result<Tagged<Changes>, Problem> {
     let farm = known_farm(&api.handle.snapshot(), &name)?;
-    edit(&api, farm, only_if, FarmEdit::Delete).await
+    edit(&api, by, farm, only_if, FarmEdit::Delete).await
 }
 
 /// Enable or disable a farm
@@ -146,12 +149,13 @@ pub(super) async fn delete_farm(
 )]
 pub(super) async fn patch_farm(
     State(api): State<Api>,
+    By(by): By,
     PathOf(name): PathOf<String>,
     OnlyIf(only_if): OnlyIf,
     JsonBody(patch): JsonBody<FarmPatch>,
 ) -> Result<Tagged<Changes>, Problem> {
     let farm = known_farm(&api.handle.snapshot(), &name)?;
-    edit(&api, farm, only_if, FarmEdit::Enable(patch.enabled)).await
+    edit(&api, by, farm, only_if, FarmEdit::Enable(patch.enabled)).await
 }
 
 /// Set a backend's state or weight by hand
@@ -176,6 +180,7 @@ pub(super) async fn patch_farm(
 )]
 pub(super) async fn patch_backend(
     State(api): State<Api>,
+    By(by): By,
     PathOf((farm_name, backend_name)): PathOf<(String, String)>,
     JsonBody(patch): JsonBody<BackendPatch>,
 ) -> Result<Json<Backend>, Problem> {
@@ -191,7 +196,7 @@ pub(super) async fn patch_backend(
         return Err(Problem::invalid(vec![item]));
     }
     let (farm, backend, patch) = (farm.clone(), backend.clone(), patch.into());
-    api.handle.ask(|reply| Command::PatchBackend { farm, backend, patch, reply }).await?;
+    api.handle.ask(by, |reply| Command::PatchBackend { farm, backend, patch, reply }).await?;
     // The daemon publishes before it answers.
     let snapshot = api.handle.snapshot();
     let config = snapshot.config.farm(&farm_name);
@@ -205,11 +210,12 @@ pub(super) async fn patch_backend(
 
 async fn edit(
     api: &Api,
+    by: Option<Peer>,
     farm: FarmName,
     only_if: Precondition,
     edit: FarmEdit,
 ) -> Result<Tagged<Changes>, Problem> {
-    let changes = api.handle.ask(|reply| Command::EditFarm { farm, edit, only_if, reply }).await?;
+    let changes = api.handle.ask(by, |reply| Command::EditFarm { farm, edit, only_if, reply }).await?;
     Ok(Tagged(changes.version, changes.into()))
 }
 

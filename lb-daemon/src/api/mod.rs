@@ -5,6 +5,7 @@
 
 mod check_metrics;
 mod checks;
+mod client;
 mod config;
 mod connections;
 mod events;

@@ -255,8 +255,26 @@ pub struct Event {
     pub kind: String,
     pub farm: Option<String>,
     pub backend: Option<String>,
+    /// Who asked for it on the control socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Peer>,
     /// One line for people.
     pub message: String,
+}
+
+/// Events that a reader of a stream has missed, since it was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LostEvents {
+    pub lost: u64,
+}
+
+/// A process that has asked for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Peer {
+    pub uid: u32,
+    /// The process may have ended since.
+    pub pid: Option<i32>,
 }
 
 impl Event {
@@ -268,6 +286,7 @@ impl Event {
             kind: of.kind.as_str().to_owned(),
             farm: of.farm.clone(),
             backend: of.backend.clone(),
+            by: of.by.map(|state::Peer { uid, pid }| Peer { uid, pid }),
             message: of.message.clone(),
         }
     }

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::client::query;
-use super::text::{Style, Tone};
+use super::text::{self, Style, Tone};
 use super::{Context, Failure, print};
-use crate::api::types::{Event, Events};
+use crate::api::types::{Event, Events, LostEvents};
 
 pub async fn run(context: &Context, follow: bool, since: Option<String>) -> Result<String, Failure> {
     let target = format!("/v1/events{}", query([("since", since)]));
@@ -16,7 +16,11 @@ pub async fn run(context: &Context, follow: bool, since: Option<String>) -> Resu
         });
     }
     let mut result = Ok(String::new());
-    let each = |data: &str| match context.show(data, |event: Event| line(&event, context.style)) {
+    let show = |data: &str| match serde_json::from_str::<LostEvents>(data) {
+        Ok(lost) => context.show(data, |_: LostEvents| lost_line(lost)),
+        Err(_) => context.show(data, |event: Event| line(&event, context.style)),
+    };
+    let each = |data: &str| match show(data) {
         Ok(text) => match print(&text) {
             Ok(()) => true,
             // The reader has seen enough.
@@ -33,6 +37,10 @@ pub async fn run(context: &Context, follow: bool, since: Option<String>) -> Resu
     };
     context.client.follow(&target, each).await?;
     result
+}
+
+fn lost_line(LostEvents { lost }: LostEvents) -> String {
+    format!("{} lost: this reader has fallen behind\n", text::count(lost, "event"))
 }
 
 /// `2026-11-03T12:34:56Z  WARNING  BackEnd ...`

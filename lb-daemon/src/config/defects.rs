@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::config::model::Config;
-use lb_core::state::{EventKind, EventLevel, Snapshot};
+use lb_core::state::{EventKind, EventLevel, News, Snapshot};
 use tokio::sync::watch;
 
 use super::host::{Defect, defects_of};
@@ -81,7 +81,9 @@ impl Task {
             }
             let farm = if farms.len() == 1 { farms.first().copied() } else { None };
             let time = clock::wall();
-            self.events.publish(|log| log.push(time, level, EventKind::HostDefect, farm, None, message));
+            let kind = EventKind::HostDefect;
+            let news = News { level, kind, farm, backend: None, by: None, message };
+            self.events.publish(|log| log.push(time, news));
         }
         self.sender.send_replace(found.into());
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_core::state::{EventKind, EventLevel, Snapshot};
+use lb_core::state::{EventKind, EventLevel, News, Snapshot};
 use tokio::sync::watch;
 
 use super::patient::Patient;
@@ -157,7 +157,9 @@ impl Task {
         }
         self.sender.send_replace(found);
         let time = clock::wall();
-        self.events.publish(|log| log.push(time, level, EventKind::ConfigFile, None, None, message));
+        let kind = EventKind::ConfigFile;
+        let news = News { level, kind, farm: None, backend: None, by: None, message };
+        self.events.publish(|log| log.push(time, news));
     }
 }
 

@@ -4,17 +4,23 @@ use std::sync::Arc;
 
 use lb_core::config::model::{BackendName, Config, Farm, FarmName};
 use lb_core::config::{changes, needs_restart};
-use lb_core::state::{AdminState, ConnectionFilter, EventKind, EventLevel};
+use lb_core::state::{AdminState, ConnectionFilter, EventKind, EventLevel, News};
 
 use super::departed::stays;
 use super::{Daemon, describe};
 use crate::config::{self, Staged};
-use crate::handle::{BackendPatch, Changes, Command, FarmEdit, Format, Refusal, Reply};
+use crate::handle::{BackendPatch, Changes, Command, FarmEdit, Format, Order, Refusal, Reply};
 use crate::precondition::{Precondition, Version};
 
 impl Daemon {
     /// Carries a command out and answers it. Whoever asked may be gone by then; it was done all the same.
-    pub(super) async fn command(&mut self, command: Command) {
+    pub(super) async fn command(&mut self, order: Order) {
+        self.by = order.by;
+        self.carry_out(order.command).await;
+        self.by = None;
+    }
+
+    async fn carry_out(&mut self, command: Command) {
         match command {
             Command::PatchBackend { farm, backend, patch, reply } => {
                 reply.send(self.patch_backend(&farm, &backend, patch)).ok();
@@ -210,16 +216,16 @@ impl Daemon {
 
     /// Cuts connections beside the loop: a large table takes a while.
     fn cut(&self, filter: ConnectionFilter, reply: Reply<u64>) {
-        let (reader, events) = (self.reader.clone(), self.events.clone());
+        let (reader, events, by) = (self.reader.clone(), self.events.clone(), self.by);
         tokio::task::spawn_blocking(move || {
             let cut = reader.cut(&filter);
             if cut > 0 {
-                let message = format!("{} cut by an operator", describe::count(cut, "connection"));
+                let who = by.map(|by| format!(" ({by})")).unwrap_or_default();
+                let message = format!("{} cut by an operator{who}", describe::count(cut, "connection"));
                 tracing::info!("{message}");
-                let time = crate::clock::wall();
-                events.publish(|log| {
-                    log.push(time, EventLevel::Info, EventKind::ConnectionsCut, None, None, message)
-                });
+                let (level, kind) = (EventLevel::Info, EventKind::ConnectionsCut);
+                let news = News { level, kind, farm: None, backend: None, by, message };
+                events.publish(|log| log.push(crate::clock::wall(), news));
             }
             reply.send(Ok(cut)).ok();
         });

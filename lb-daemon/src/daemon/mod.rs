@@ -24,14 +24,14 @@ use anyhow::Context as _;
 use lb_core::config::model::{BackendName, Config, FarmName};
 use lb_core::desired::{Desired, NextHops, mapped};
 use lb_core::diff::{Numbers, Observed, Planner};
-use lb_core::state::{EventKind, EventLevel, Snapshot, Tables};
+use lb_core::state::{EventKind, EventLevel, News, Peer, Snapshot, Tables};
 use tokio::sync::{mpsc, watch};
 
 use crate::checks::{BackendHealth, Judgement, Runner};
 use crate::clock::{self, KeptTime, Passed};
 use crate::config::{DefectWatch, FileWatch};
 use crate::datapath::{Attached, Datapath, Reader, Registered, Sweep};
-use crate::handle::{Command, Events, Format, Handle};
+use crate::handle::{Events, Format, Handle, Order};
 use crate::hooks::Hooks;
 use crate::netlink::{Change, Changes, Link, Netlink};
 use crate::overrides::Overrides;
@@ -47,7 +47,7 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that can wake the daemon.
 enum Event {
-    Command(Command),
+    Command(Order),
     Health(BackendHealth),
     Network(Change),
     /// A backend that went down has had its connections cut.
@@ -128,13 +128,15 @@ pub struct Daemon {
     hooks: Hooks,
     events: Arc<Events>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Order>,
+    /// Whose command is being carried out.
+    by: Option<Peer>,
     inbox: Inbox,
 }
 
 /// The receiving ends of all that wakes the daemon.
 struct Inbox {
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Order>,
     health: mpsc::Receiver<BackendHealth>,
     changes: Changes,
     cut: mpsc::UnboundedReceiver<health::Down>,
@@ -245,6 +247,7 @@ impl Daemon {
             events,
             snapshots,
             commands,
+            by: None,
             inbox: Inbox {
                 commands: command_inbox,
                 health: health_inbox,
@@ -311,7 +314,7 @@ impl Daemon {
         loop {
             let event = self.inbox.next().await;
             match event {
-                Event::Command(command) => self.command(command).await,
+                Event::Command(order) => self.command(order).await,
                 Event::Health(health) => self.judged(health),
                 Event::Network(change) => self.network_changed(change),
                 Event::Cut(down) => self.tell_down(&down),
@@ -417,16 +420,25 @@ impl Daemon {
         kind: EventKind,
         farm: Option<&FarmName>,
         backend: Option<&BackendName>,
-        message: String,
+        mut message: String,
     ) {
+        if let Some(by) = self.by {
+            message += &format!(" ({by})");
+        }
         match level {
             EventLevel::Info => tracing::info!("{message}"),
             EventLevel::Warning => tracing::warn!("{message}"),
             EventLevel::Error => tracing::error!("{message}"),
         }
-        let names = (farm.map(FarmName::as_str), backend.map(BackendName::as_str));
-        let event =
-            self.events.publish(|log| log.push(clock::wall(), level, kind, names.0, names.1, message));
+        let news = News {
+            level,
+            kind,
+            farm: farm.map(FarmName::as_str),
+            backend: backend.map(BackendName::as_str),
+            by: self.by,
+            message,
+        };
+        let event = self.events.publish(|log| log.push(clock::wall(), news));
         // Events that name a backend are changes of its state.
         if let (Some(farm), Some(_)) = (farm, backend) {
             self.call_hooks(farm, event);

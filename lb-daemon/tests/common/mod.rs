@@ -16,12 +16,12 @@ use lb_core::health::Judgement;
 use lb_core::state::tables::Table;
 use lb_core::state::{
     AdminState, BackendState, BackendStatus, CheckReport, CheckRun, CheckVerdict, Connection,
-    ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, Occurrences,
-    Protocol, ResultRecord, Snapshot, Tables, Traffic,
+    ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, News,
+    Occurrences, Protocol, ResultRecord, Snapshot, Tables, Traffic,
 };
 use lb_daemon::config::FileState;
 use lb_daemon::handle::{
-    Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Handle, Refusal,
+    Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Handle, Order, Refusal,
 };
 use lb_daemon::precondition::{Precondition, Version};
 use tokio::sync::{mpsc, watch};
@@ -67,19 +67,24 @@ pub fn start() -> Fake {
 /// Publishes an event `n` minutes after 1970 began.
 pub fn event(events: &Events, n: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * n);
-    let (farm, backend) = (Some("web"), Some("ex2"));
-    events.publish(|log| {
-        log.push(time, EventLevel::Warning, EventKind::BackendDown, farm, backend, format!("event {n}"))
-    });
+    let news = News {
+        level: EventLevel::Warning,
+        kind: EventKind::BackendDown,
+        farm: Some("web"),
+        backend: Some("ex2"),
+        by: None,
+        message: format!("event {n}"),
+    };
+    events.publish(|log| log.push(time, news));
 }
 
 async fn answer(
-    mut inbox: mpsc::Receiver<Command>,
+    mut inbox: mpsc::Receiver<Order>,
     publisher: watch::Sender<Arc<Snapshot>>,
     asked: Arc<Mutex<Vec<String>>>,
 ) {
     let note = |text: String| asked.lock().unwrap().push(text);
-    while let Some(command) = inbox.recv().await {
+    while let Some(Order { command, .. }) = inbox.recv().await {
         match command {
             Command::PatchBackend { farm, backend, patch, reply } => {
                 note(format!("patch {farm} {backend} {patch:?}"));
