@@ -385,10 +385,22 @@ async fn a_stream_ends_with_the_daemon() {
 }
 
 #[tokio::test]
+async fn metrics_are_openmetrics_for_those_who_accept_it() {
+    let (_fake, router) = fixture();
+    let request = Request::builder().uri("/metrics").header(header::ACCEPT, "application/openmetrics-text");
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let media = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+    assert_eq!(media, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&text).unwrap();
+    assert!(text.contains("# TYPE drover_farm_packets counter\n") && text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
 async fn metrics_are_told_with_their_labels() {
     let (_fake, router) = fixture();
     let answer = get(&router, "/metrics").await;
-    assert!(answer.media_type.starts_with("application/openmetrics-text"), "{}", answer.media_type);
+    assert_eq!(answer.media_type, "text/plain; version=0.0.4; charset=utf-8");
     let text = answer.text();
     let expected = [
         r#"drover_build_info{version="0.1.0"} 1"#,
@@ -432,7 +444,17 @@ async fn metrics_are_told_with_their_labels() {
         let name = line.split(' ').next().unwrap();
         assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
     }
-    assert!(text.ends_with("# EOF\n"));
+    // As `promtool check metrics` would have it: each sample's family has a type and a help.
+    for sample in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = sample.split(['{', ' ']).next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        let family =
+            family.filter(|family| text.contains(&format!("# TYPE {family} histogram\n"))).unwrap_or(name);
+        assert!(text.contains(&format!("# HELP {family} ")), "{name} has no help");
+        let kind = text.split_once(&format!("# TYPE {family} ")).unwrap().1.lines().next().unwrap();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+    }
+    assert!(!text.contains("# EOF"));
 }
 
 #[tokio::test]

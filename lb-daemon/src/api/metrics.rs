@@ -1,10 +1,10 @@
-//! `/metrics`: counters and states as OpenMetrics text, which Prometheus reads.
+//! `/metrics`: counters and states, for Prometheus.
 
 use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use lb_core::state::{
     BackendState, BackendStatus, FarmState, FarmStatus, Histogram, Occurrences, Snapshot, Traffic,
@@ -18,12 +18,11 @@ use prometheus_client::registry::Registry;
 
 use super::Api;
 use super::check_metrics::{self, ConstHistogram};
+use super::metrics_format::TextFormat;
 use super::problem::Problem;
 use super::table_metrics;
 use super::types::farm_traffic;
 use crate::handle::ChecksTold;
-
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const FARM_STATUSES: [FarmStatus; 5] =
     [FarmStatus::Up, FarmStatus::Degraded, FarmStatus::Down, FarmStatus::Unchecked, FarmStatus::Disabled];
@@ -38,32 +37,34 @@ const BACKEND_STATUSES: [BackendStatus; 7] = [
 ];
 
 /// Counters and states for Prometheus
+///
+/// OpenMetrics text for whoever accepts it, else Prometheus' own text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "state",
     responses(
-        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
+        (status = 200, description = "In the format that was accepted",
+         content((String = "text/plain"), (String = "application/openmetrics-text"))),
     )
 )]
-pub(super) async fn get_metrics(State(api): State<Api>) -> Result<Response, Problem> {
-    let dataplane = api.handle.dataplane.clone();
-    let read = move || Ok::<_, anyhow::Error>((dataplane.verdicts()?, dataplane.occurrences()?));
-    let (verdicts, occurrences) = tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|error| Problem::failed(format!("reading the counters broke off: {error}")))?
-        .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
+pub(super) async fn get_metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+    let format = TextFormat::negotiate(&headers);
     // A daemon that is stopping has counters, but no checks any more.
     let checks = api.handle.checks.tell(None, None, 0).await.unwrap_or_default();
-    let mut registry = Registry::with_prefix("drover");
-    registry.register_collector(Box::new(Scrape {
-        snapshot: api.handle.snapshot(),
-        checks,
-        verdicts,
-        occurrences,
-    }));
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry)
-        .map_err(|error| Problem::failed(format!("the metrics cannot be written: {error}")))?;
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+    let (snapshot, dataplane) = (api.handle.snapshot(), api.handle.dataplane.clone());
+    // Of thousands of backends it takes a while.
+    let written = tokio::task::spawn_blocking(move || {
+        let (verdicts, occurrences) = (dataplane.verdicts()?, dataplane.occurrences()?);
+        let mut registry = Registry::with_prefix("drover");
+        registry.register_collector(Box::new(Scrape { snapshot, checks, verdicts, occurrences }));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok::<_, anyhow::Error>(format.of(text))
+    });
+    let text = written
+        .await
+        .map_err(|error| Problem::failed(format!("reading the counters broke off: {error}")))?
+        .map_err(|error| Problem::failed(format!("the counters cannot be told: {error:#}")))?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 /// One look at everything that is measured.

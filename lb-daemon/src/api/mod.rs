@@ -12,6 +12,7 @@ mod events;
 mod extract;
 mod farms;
 mod metrics;
+mod metrics_format;
 mod problem;
 mod server;
 mod status;
