@@ -7,6 +7,9 @@
 //! code has seen it. The number is at most 65,535 before the SYN's, since firewalls and translators in between take
 //! older ones for invalid (`MAXACKWINDOW` of Linux' connection tracking is 66,000).
 //!
+//! A right answer vouches for its flow and for its source. For the flow by itself, so that nobody who forges SYNs in the source's name
+//! can use up what it may open before its own SYN is back.
+//!
 //! 16 bits can be guessed, so one right answer vouches for few connections only ([`VOUCHES_FOR`]): a guesser sends more packets
 //! for each than if he kept to what he could do anyway.
 
@@ -14,16 +17,16 @@ use crate::table::Homes;
 
 /// Ticks in which a code is the same; that of the period before is taken, too.
 pub const PERIOD: u32 = 128;
-/// Connections that a source may open after a right answer, before it is asked again.
+/// Connections that a source or a flow may open after a right answer, before it is asked again.
 pub const VOUCHES_FOR: u32 = 64;
 /// And how many ticks later at most.
 pub const VOUCHES_UNTIL: u32 = 3000;
 
-/// A source that has answered.
+/// A source, or a flow, that has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Vouched {
-    /// Tells apart sources that share a place.
+    /// Tells apart those who share a place.
     pub tag: u32,
     /// When, in ticks.
     pub since: u32,
@@ -33,15 +36,30 @@ pub struct Vouched {
     pub present: u32,
 }
 
-/// Sources that are remembered; a power of two. A newer one takes the place of an older one.
-pub const SOURCES: u32 = 1 << 16;
+/// Places for those who are remembered; a power of two. A newer one takes the place of an older one.
+pub const PLACES: u32 = 1 << 16;
 
 /// The place of a source, and its tag. `network` is its IPv4 address, or the first 64 bits of its IPv6 address: who has one has
 /// them all.
 #[inline(always)]
 pub const fn place(network: u64, family: u64, secret: &[u64; 2]) -> (u32, u32) {
-    let hash = siphash([network, family], secret);
-    (hash as u32 & (SOURCES - 1), (hash >> 32) as u32)
+    split(siphash([network, family], secret))
+}
+
+/// The same of a flow.
+#[inline(always)]
+pub const fn place_of_flow(homes: &Homes, secret: &[u64; 2]) -> (u32, u32) {
+    split(siphash([words(homes), 1 << 63 | homes.tag as u64], secret))
+}
+
+#[inline(always)]
+const fn split(hash: u64) -> (u32, u32) {
+    (hash as u32 & (PLACES - 1), (hash >> 32) as u32)
+}
+
+#[inline(always)]
+const fn words(homes: &Homes) -> u64 {
+    (homes.first as u64) << 32 | homes.second as u64
 }
 
 impl Vouched {
@@ -65,8 +83,7 @@ impl Vouched {
 /// of its own.
 #[inline(always)]
 pub const fn code(homes: &Homes, period: u32, secret: &[u64; 2]) -> u16 {
-    let homes = [(homes.first as u64) << 32 | homes.second as u64, (period as u64) << 32 | homes.tag as u64];
-    siphash(homes, secret) as u16
+    siphash([words(homes), (period as u64) << 32 | homes.tag as u64], secret) as u16
 }
 
 /// What a SYN of this sequence number is asked with: the nearest number before it, or itself, that has the code.
@@ -197,8 +214,9 @@ mod tests {
             assert_eq!(source.may_open(tag, now), may, "{source:?} {tag} {now}");
         }
         let (place_a, tag_a) = place(1, 4, &SECRET);
-        assert!(place_a < SOURCES);
+        assert!(place_a < PLACES);
         assert_ne!((place_a, tag_a), place(1, 6, &SECRET));
         assert_ne!((place_a, tag_a), place(2, 4, &SECRET));
+        assert_ne!(place_of_flow(&homes(1 << 40), &SECRET), place_of_flow(&homes(1 << 41), &SECRET));
     }
 }

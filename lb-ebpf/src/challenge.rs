@@ -34,12 +34,17 @@ pub fn admit<F: Calls>(context: *mut xdp_md) -> u64 {
 /// Whether the sender of this SYN has shown of late that it is there; that it opens another connection is noted.
 #[inline(always)]
 fn is_vouched_for<F: Calls>(work: &Work<F>) -> bool {
-    let (place, tag) = place(work);
+    let now = work.control.now;
+    may_open(source(work), now) || may_open(flow(work), now)
+}
+
+#[inline(always)]
+fn may_open((place, tag): (u32, u32), now: u32) -> bool {
     let Some(vouched) = maps::vouched(place) else { return false };
     // SAFETY: a map's value of four words. Another CPU may write it: a count may be lost, or one source taken for another that
     // answered at the same moment.
     let vouched = unsafe { &mut *vouched };
-    let may = vouched.may_open(tag, work.control.now);
+    let may = vouched.may_open(tag, now);
     if may {
         vouched.opened += 1;
     }
@@ -57,11 +62,8 @@ pub fn meet<F: Calls>(context: *mut xdp_md) -> u64 {
     if !challenge::is_answer(tcp.sequence(), &work.read.homes, now, secret) {
         return none;
     }
-    let (place, tag) = place(&work);
-    if let Some(vouched) = maps::vouched(place) {
-        // SAFETY: as above.
-        unsafe { *vouched = Vouched::new(tag, now) };
-    }
+    vouch(source(&work), now);
+    vouch(flow(&work), now);
     Verdict::ChallengeMet as u64
 }
 
@@ -74,6 +76,19 @@ pub fn number<F: Calls>(work: &Work<F>) -> Result<u32, Verdict> {
 }
 
 #[inline(always)]
-fn place<F: Calls>(work: &Work<F>) -> (u32, u32) {
+fn vouch((place, tag): (u32, u32), now: u32) {
+    if let Some(vouched) = maps::vouched(place) {
+        // SAFETY: as above.
+        unsafe { *vouched = Vouched::new(tag, now) };
+    }
+}
+
+#[inline(always)]
+fn source<F: Calls>(work: &Work<F>) -> (u32, u32) {
     challenge::place(work.read.key.src.network(), F::TABLE as u64, &work.control.challenge_seed)
+}
+
+#[inline(always)]
+fn flow<F: Calls>(work: &Work<F>) -> (u32, u32) {
+    challenge::place_of_flow(&work.read.homes, &work.control.challenge_seed)
 }

@@ -53,7 +53,7 @@ const PORT_WORDS: u32 = (size_of::<PortSet>() / 8) as u32;
 #[map]
 static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::COUNT, 0);
 #[map]
-static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::SOURCES, 0);
+static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, 0);
 #[map]
 static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(1, 0);
 

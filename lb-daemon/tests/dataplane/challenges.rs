@@ -128,6 +128,20 @@ fn an_answer_vouches_for_so_many_connections_and_so_long() {
     assert_eq!(rig.verdict(&frame("198.51.100.8:40000", vip, late, b"")), "no_connection");
 }
 
+/// Whoever forges SYNs in a client's name uses up what its source may open, but not what its flow may.
+#[test]
+fn forged_syns_in_a_clients_name_do_not_keep_it_out() {
+    let mut rig = flooded();
+    let (client, vip) = CLIENTS[0];
+    let syn = frame(client, vip, segment(SYN, 1_000_000, 0), b"");
+    let (_, number, _) = numbers(&rig.send(&syn).frame);
+    assert_eq!(rig.verdict(&frame(client, vip, segment(RST, number, 0), b"")), "challenge_met");
+    let forged = |port: u32| frame(&format!("198.51.100.7:{}", 1024 + port), vip, tcp(SYN), b"");
+    let opened = (0..2 * VOUCHES_FOR).filter(|port| rig.verdict(&forged(*port)) == "opened").count();
+    assert_eq!(opened, VOUCHES_FOR as usize);
+    assert_eq!(rig.verdict(&syn), "opened");
+}
+
 #[test]
 fn newcomers_are_no_longer_asked_when_the_flood_is_over() {
     let mut rig = flooded();
