@@ -1,13 +1,16 @@
 //! Telling a link which MAC address a VIP has now: gratuitous ARP and unsolicited neighbour advertisements.
 //!
-//! The daemon calls [`announce`] when it has put a VIP on an interface, and should do so again a second or two later
+//! The network's task calls [`announce_all`] when it has put VIPs on an interface, and does so again a second later
 //! (RFC 5227 section 2.3 and RFC 4861 section 7.2.6 both ask for more than one): nobody acknowledges an announcement.
 //! Nothing is kept between calls.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::netlink::Link;
 
 /// The shortest Ethernet frame, without its checksum: shorter ones are padded by most drivers, but not by all.
 const FRAME_MIN: usize = 60;
@@ -23,11 +26,31 @@ const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// RFC 4861 section 4.4, of the 32 bits after the checksum. Neither router nor solicited.
 const OVERRIDE: u32 = 1 << 29;
 
-/// Sends the announcement of `vip` at `mac` out of the interface `ifindex`. Does not block for longer than it takes
-/// to queue two frames.
-pub fn announce(ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
+/// A link that does not take a frame within this time gets no announcement.
+const SEND_WITHIN: Duration = Duration::from_secs(1);
+
+/// Sends the announcement of each VIP out of its link; those that failed, and how. One socket serves all: closing one makes
+/// the kernel wait for a grace period. It blocks for as long as a busy link makes it.
+pub fn announce_all(vips: &[(Link, IpAddr)]) -> Vec<(Link, IpAddr, io::Error)> {
+    let socket = open();
+    let each = vips.iter().filter_map(|(link, vip)| {
+        let sent = match &socket {
+            Ok(socket) => announce(socket, link.index, link.mac, *vip),
+            Err(error) => Err(error.kind().into()),
+        };
+        sent.err().map(|error| (link.clone(), *vip, error))
+    });
+    each.collect()
+}
+
+fn open() -> io::Result<Socket> {
     // Protocol 0: the socket sends, and receives nothing.
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    socket.set_write_timeout(Some(SEND_WITHIN))?;
+    Ok(socket)
+}
+
+fn announce(socket: &Socket, ifindex: u32, mac: [u8; 6], vip: IpAddr) -> io::Result<()> {
     let link = link_address(ifindex)?;
     for frame in frames(mac, vip) {
         let sent = socket.send_to(&frame, &link)?;
@@ -143,6 +166,10 @@ mod tests {
 
     const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
 
+    fn link(index: u32) -> Link {
+        Link { name: "eth0".to_owned(), index, mac: MAC, mtu: 1500, up: true }
+    }
+
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -186,7 +213,8 @@ mod tests {
         for vip in ["10.0.0.10", "2001:db8::10"] {
             client.ip(&format!("neigh replace {vip} lladdr 02:00:00:00:00:99 dev eth0 nud stale"));
             let address = vip.parse().unwrap();
-            balancer.run(move || announce(index, MAC, address)).unwrap();
+            let link = link(index);
+            assert!(balancer.run(move || announce_all(&[(link, address)])).is_empty());
             let learnt = || client.ip(&format!("neigh show {vip} dev eth0")).contains("02:00:00:00:00:0a");
             wait_for("the announcement of a VIP", learnt);
         }
@@ -195,7 +223,7 @@ mod tests {
     #[test]
     fn an_interface_that_is_gone_is_an_error() {
         let host = Host::new();
-        let result = host.run(|| announce(9999, MAC, "10.0.0.10".parse().unwrap()));
-        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        let failed = host.run(|| announce_all(&[(link(9999), "10.0.0.10".parse().unwrap())]));
+        assert_eq!(failed[0].2.raw_os_error(), Some(libc::ENXIO));
     }
 }

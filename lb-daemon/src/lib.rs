@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod logging;
 pub mod memory;
 pub mod netlink;
+pub mod network;
 pub mod overrides;
 pub mod pattern;
 pub mod precondition;

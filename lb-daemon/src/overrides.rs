@@ -1,7 +1,7 @@
 //! What operators have set on backends by hand. It outlives the daemon: a server in maintenance does not come back into
 //! traffic because a process was restarted.
 //!
-//! The daemon owns one [`Overrides`] and saves it after each change, in `<state_dir>/backends.json`.
+//! The daemon owns one [`Overrides`] and has the next one saved before it comes into force, in `<state_dir>/backends.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct Override {
 }
 
 /// All of them, and where they are kept.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Overrides {
     path: PathBuf,
     set: BTreeMap<(FarmName, BackendName), Override>,
@@ -86,39 +86,42 @@ impl Overrides {
         self.set.get(&(farm.clone(), backend.clone())).copied().unwrap_or_default()
     }
 
-    /// Sets and saves.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be written; nothing is set then.
-    pub fn set(&mut self, farm: &FarmName, backend: &BackendName, to: Override) -> anyhow::Result<()> {
-        let mut set = self.set.clone();
-        if to == Override::default() {
-            set.remove(&(farm.clone(), backend.clone()));
-        } else {
-            set.insert((farm.clone(), backend.clone()), to);
-        }
-        self.save(set)
+    /// Where they are kept.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Forgets what concerns backends that `config` does not have.
-    ///
-    /// # Errors
-    ///
-    /// As [`Overrides::set`].
-    pub fn retain(&mut self, config: &Config) -> anyhow::Result<()> {
+    /// The same with another setting of one backend. Not saved yet.
+    pub fn with(&self, farm: &FarmName, backend: &BackendName, to: Override) -> Self {
+        let mut next = self.clone();
+        if to == Override::default() {
+            next.set.remove(&(farm.clone(), backend.clone()));
+        } else {
+            next.set.insert((farm.clone(), backend.clone()), to);
+        }
+        next
+    }
+
+    /// The same without what concerns backends that `config` does not have; `None` if there is no such thing.
+    pub fn without_others(&self, config: &Config) -> Option<Self> {
         let known = |farm: &FarmName, name: &BackendName| {
             config
                 .farm(farm.as_str())
                 .is_some_and(|farm| farm.backends.iter().any(|backend| backend.name == *name))
         };
-        let set: BTreeMap<_, _> =
-            self.set.clone().into_iter().filter(|((farm, backend), _)| known(farm, backend)).collect();
-        if set.len() == self.set.len() { Ok(()) } else { self.save(set) }
+        let mut next = self.clone();
+        next.set.retain(|(farm, backend), _| known(farm, backend));
+        (next.set.len() != self.set.len()).then_some(next)
     }
 
-    fn save(&mut self, set: BTreeMap<(FarmName, BackendName), Override>) -> anyhow::Result<()> {
-        let entries: Vec<Entry> = set
+    /// Writes them where they are kept. Waits for the disk: not for the loop.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written; it is as it was then.
+    pub fn save(&self) -> anyhow::Result<()> {
+        let entries: Vec<Entry> = self
+            .set
             .iter()
             .map(|((farm, backend), to)| Entry {
                 farm: farm.to_string(),
@@ -132,9 +135,7 @@ impl Overrides {
             })
             .collect();
         let text = serde_json::to_string_pretty(&entries)?;
-        write_atomically(&self.path, &text)?;
-        self.set = set;
-        Ok(())
+        Ok(write_atomically(&self.path, &text)?)
     }
 }
 
@@ -148,10 +149,10 @@ mod tests {
         let (farm, backend) = (FarmName::new("web").unwrap(), BackendName::new("10.0.0.11").unwrap());
         let other = BackendName::new("10.0.0.12").unwrap();
         let drained = Override { admin: AdminState::Drain, weight: Some(7) };
-        let mut overrides = Overrides::load(folder.path()).unwrap();
-        overrides.set(&farm, &backend, drained).unwrap();
-        overrides.set(&farm, &other, Override { admin: AdminState::Maintenance, weight: None }).unwrap();
-        overrides.set(&farm, &other, Override::default()).unwrap();
+        let empty = Overrides::load(folder.path()).unwrap();
+        let maintained = Override { admin: AdminState::Maintenance, weight: None };
+        let set = empty.with(&farm, &backend, drained).with(&farm, &other, maintained);
+        set.with(&farm, &other, Override::default()).save().unwrap();
         let again = Overrides::load(folder.path()).unwrap();
         assert_eq!(again.get(&farm, &backend), drained);
         assert_eq!(again.get(&farm, &other), Override::default());

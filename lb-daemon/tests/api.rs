@@ -67,7 +67,9 @@ async fn status_tells_node_interfaces_and_counts() {
     assert_eq!(status["version"], "0.1.0");
     assert!((90.0..100.0).contains(&status["uptime_seconds"].as_f64().unwrap()), "{status}");
     assert_eq!(status["config_generation"], 4);
-    let interface = json!({"name": "eth0", "index": 2, "xdp_mode": "native", "up": true, "mtu": 1500});
+    let interface = json!({
+        "name": "eth0", "index": 2, "xdp_mode": "native", "up": true, "missing": false, "mtu": 1500,
+    });
     assert_eq!(status["interfaces"], json!([interface]));
     let counts = &status["counts"];
     let counted = ["farms", "farms_degraded", "backends", "backends_up", "backends_down", "connections"];

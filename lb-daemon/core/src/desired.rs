@@ -64,6 +64,8 @@ pub struct Desired {
     pub manage_vips: bool,
     /// VIPs that were taken away a short while ago: those who still speak to them are told.
     pub former_vips: Vec<MappedAddress>,
+    /// Addresses that the daemon has put in place and not taken away yet, wanted or not: the next daemon may have to.
+    pub leaving_vips: Vec<MappedAddress>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +168,7 @@ impl Desired {
             }
         });
         let manage_vips = config.daemon.manage_vips;
-        Self { farms: farms.collect(), manage_vips, former_vips: Vec::new() }
+        Self { farms: farms.collect(), manage_vips, ..Self::default() }
     }
 }
 

@@ -148,14 +148,16 @@ impl Snapshot {
     }
 }
 
-/// An interface that the program is attached to.
+/// An interface that the program is to be attached to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceState {
     pub name: String,
     pub index: u32,
-    /// `"native"` or `"generic"`.
+    /// `"native"`, `"generic"`, or `"none"`: the program is not attached.
     pub xdp_mode: &'static str,
     pub up: bool,
+    /// There is no such interface now.
+    pub missing: bool,
     pub mtu: u32,
 }
 

@@ -11,7 +11,7 @@ mod table;
 use std::time::{Duration, SystemTime};
 
 use lb_core::config::ConfigError;
-use lb_core::state::{self, Occurrences, Snapshot};
+use lb_core::state::{self, InterfaceState, Occurrences, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -112,21 +112,25 @@ impl From<&config::Defect> for Defect {
     }
 }
 
-/// An interface that the XDP program is attached to.
+/// An interface that the XDP program is to be attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
     pub name: String,
     pub index: u32,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none`: the program is not attached.
     pub xdp_mode: String,
     pub up: bool,
+    /// There is no such interface now.
+    #[serde(default)]
+    pub missing: bool,
     pub mtu: u32,
 }
 
 impl Interface {
-    fn new(of: &state::InterfaceState) -> Self {
+    fn new(of: &InterfaceState) -> Self {
         let xdp_mode = of.xdp_mode.to_owned();
-        Self { name: of.name.clone(), index: of.index, xdp_mode, up: of.up, mtu: of.mtu }
+        let InterfaceState { index, up, missing, mtu, .. } = *of;
+        Self { name: of.name.clone(), index, xdp_mode, up, missing, mtu }
     }
 }
 

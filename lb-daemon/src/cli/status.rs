@@ -70,7 +70,8 @@ fn summary(status: &Status, style: Style) -> String {
     let backends = format!("{} of {} backends up", counts.backends_up, counts.backends);
     parts.push(style.paint(if all { Tone::Plain } else { Tone::Warning }, &backends));
     for interface in status.interfaces.iter().filter(|interface| !interface.up) {
-        parts.push(style.paint(Tone::Bad, &format!("{} DOWN", interface.name)));
+        let word = if interface.missing { "MISSING" } else { "DOWN" };
+        parts.push(style.paint(Tone::Bad, &format!("{} {word}", interface.name)));
     }
     parts.push(text::count(counts.connections, "connection"));
     format!("{}\n", parts.join(", "))
@@ -103,6 +104,10 @@ const DEFECTS_MAX: usize = 4;
 fn interface_line(interface: &Interface, style: Style) -> String {
     let (marker, up) = match interface.up {
         true => (" ".to_owned(), style.paint(Tone::Good, "up")),
+        false if interface.missing => {
+            let (marker, word) = (style.paint(Tone::Bad, "!"), style.paint(Tone::Bad, "MISSING"));
+            return format!("{marker} {:15}  {word}: there is no such interface\n", interface.name);
+        }
         false => (style.paint(Tone::Bad, "!"), style.paint(Tone::Bad, "DOWN")),
     };
     // IFNAMSIZ leaves 15 characters for a name.

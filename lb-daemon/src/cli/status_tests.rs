@@ -21,6 +21,7 @@ fn status(counts: Counts) -> Status {
         index: 2,
         xdp_mode: xdp_mode.to_owned(),
         up,
+        missing: false,
         mtu: 1500,
     };
     Status {

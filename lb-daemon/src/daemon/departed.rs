@@ -70,8 +70,12 @@ impl Daemon {
 
     /// Forgets those that no connection bears any more; whether there were any.
     pub(super) fn forget_departed(&mut self) -> bool {
-        let gone: Vec<u16> =
-            self.departed.keys().copied().filter(|&id| !self.is_borne(Number::Backend(id))).collect();
+        let gone: Vec<u16> = self
+            .departed
+            .keys()
+            .copied()
+            .filter(|&id| !self.sweeping.is_borne(Number::Backend(id), self.dataplane.changes()))
+            .collect();
         gone.iter().for_each(|id| drop(self.departed.remove(id)));
         !gone.is_empty()
     }
@@ -125,16 +129,9 @@ impl Daemon {
         gone
     }
 
-    /// Cuts the connections of VIPs that are gone, and waits for it: whoever asked for the change is answered when it has come to
-    /// its end. A look at the largest tables takes some hundredths of a second.
-    pub(super) async fn cut_vips(&self, gone: Vec<IpAddr>) {
-        if gone.is_empty() {
-            return;
-        }
-        let reader = self.reader.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || reader.cut_vips(&gone)).await {
-            tracing::error!("cutting the connections of VIPs that are gone broke off: {error}");
-        }
+    /// The VIPs that were to go stay after all.
+    pub(super) fn keep_vips(&mut self, gone: &[IpAddr]) {
+        self.former_vips.retain(|vip, _| !gone.contains(vip));
     }
 
     /// Forgets VIPs whose time is over; whether there were any.

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{BackendLabel, Label};
 use lb_core::config::model::{Backend, BackendName, Farm, FarmName, OnDown, WhenAllDown};
 use lb_core::desired::{BackendFacts, adopted, rank};
 use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
 
+use super::jobs::Done;
 use super::{BackendKey, Daemon, Health, describe};
 use crate::checks::{BackendHealth, Judgement, targets};
 use crate::clock;
@@ -85,16 +85,12 @@ impl Daemon {
 
     /// The number by which the data plane knows a backend.
     pub(super) fn backend_id(&self, farm: &Farm, backend: &Backend) -> Option<u16> {
-        let label =
-            BackendLabel { farm: Label::new(farm.name.as_str())?, name: Label::new(backend.name.as_str())? };
-        self.numbers.get(&label, &backend.address, backend.port)
+        self.dataplane.backend_id(farm, backend)
     }
 
     /// What the daemon before this one held of a backend, as far as the maps tell.
     fn held_before(&self, farm: &Farm, backend: &Backend) -> Judgement {
-        let id = self.backend_id(farm, backend);
-        let found = id.and_then(|id| self.observed.backends.get(&id));
-        found.map_or(Judgement::Starting, |(_, entry)| adopted(entry.flags))
+        adopted(self.dataplane.backend_flags(farm, backend))
     }
 
     /// What the daemon before this one held of the backends holds until a check says otherwise.
@@ -206,8 +202,8 @@ impl Daemon {
         }
         // Beside the loop, and in one go for all of them: a large table takes a while. The events follow when it is done. If a
         // farm then tries all its backends, those who come by that are not meant.
-        let (reader, done, now) = (self.reader.clone(), self.cut.clone(), self.clock.ticks());
-        tokio::task::spawn_blocking(move || {
+        let (reader, done, now) = (self.dataplane.reader(), self.jobs.done(), self.dataplane.ticks());
+        self.jobs.run(Done::Nothing, move || {
             reader.cut_backends(now, |backend| match down.get_mut(&backend) {
                 Some(down) => {
                     down.connections += 1;
@@ -216,7 +212,8 @@ impl Daemon {
                 None => false,
             });
             // The daemon may have stopped meanwhile.
-            down.into_values().for_each(|down| drop(done.send(down)));
+            down.into_values().for_each(|down| drop(done.send(Done::Cut(Box::new(down)))));
+            Done::Nothing
         });
     }
 

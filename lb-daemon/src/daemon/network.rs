@@ -1,264 +1,161 @@
-//! The host's network: next hops of backends, VIPs, interfaces that come and go.
+//! What the loop knows of the network, by the news of the task that follows it, and what it wants of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
-use lb_common::abi::{ADDRESS_MANAGED, MappedAddress, NextHop};
-use lb_core::state::{EventKind, EventLevel};
+use lb_common::abi::NextHop;
+use lb_core::config::model::Config;
+use lb_core::desired::NextHops;
+use lb_core::state::EventLevel;
 
-use super::{DEBOUNCE, Daemon, RESOLVE_EVERY};
-use crate::announce::announce;
-use crate::clock;
-use crate::datapath::Registered;
-use crate::netlink::{Change, Link, Resolution};
+use super::dataplane::Dataplane;
+use crate::netlink::{Link, Resolution};
+use crate::network::{Network, News, Wanted};
 
-/// An announcement may be lost; it is made again after so long.
-const ANNOUNCE_AGAIN: Duration = Duration::from_secs(1);
+/// See the module.
+pub(super) struct Surroundings {
+    task: Network,
+    news: News,
+    /// Last known: a backend keeps the one it had while another is looked for.
+    hops: NextHops,
+    /// Why there is no next hop, of those without.
+    unresolved: BTreeMap<IpAddr, String>,
+}
 
-impl Daemon {
-    /// Something changed: looks at it all together, shortly.
-    pub(super) fn network_changed(&mut self, change: Change) {
-        tracing::trace!(?change, "the network changed");
-        self.resolve_at = self.resolve_at.min(clock::now() + DEBOUNCE);
+impl Surroundings {
+    /// `links`: as they are known to be.
+    pub fn new(task: Network, links: Vec<Link>) -> Self {
+        let news = News { links, ..News::default() };
+        Self { task, news, hops: NextHops::new(), unresolved: BTreeMap::new() }
     }
 
-    /// Brings interfaces, VIPs and next hops to what the network now is.
-    pub(super) async fn settle_network(&mut self) {
-        self.resolve_at = clock::now() + RESOLVE_EVERY;
-        match self.netlink.links().await {
-            Ok(links) => self.interfaces_changed(links),
-            Err(error) => return tracing::warn!("cannot list the network interfaces: {error}"),
-        }
-        self.place_vips().await;
-        self.resolve().await;
-        self.follow();
-        self.publish();
+    /// The next news; `None` when the task has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<News> {
+        self.task.next().await
     }
 
-    /// Attaches the program to interfaces that have come (back) under another number, and tells who went up or down.
-    fn interfaces_changed(&mut self, links: Vec<Link>) {
-        let before = std::mem::replace(&mut self.links, links);
-        let config = self.config.clone();
-        self.register_interfaces();
-        for name in &config.daemon.interfaces {
-            let old = before.iter().find(|link| link.name == *name);
-            let new = self.links.iter().find(|link| link.name == *name).cloned();
-            let told = match (old, &new) {
-                (Some(_), None) => Some((EventLevel::Error, "is gone")),
-                (Some(old), Some(new)) if old.up && !new.up => Some((EventLevel::Warning, "is down")),
-                (Some(old), Some(new)) if !old.up && new.up => Some((EventLevel::Info, "is up")),
-                (None, Some(_)) => Some((EventLevel::Info, "is back")),
-                _ => None,
-            };
-            if let Some((level, what)) = told {
-                self.tell(level, EventKind::Interface, None, None, format!("interface '{name}' {what}"));
-            }
-            let Some(link) = new else {
-                self.attached.retain(|_, attached| attached.interface != *name);
-                continue;
-            };
-            if self.attached.contains_key(&link.index) {
-                continue;
-            }
-            self.attached.retain(|_, attached| attached.interface != *name);
-            match self.datapath.attach(name, link.index, config.daemon.xdp_mode) {
-                Ok(attached) => {
-                    self.attached.insert(link.index, attached);
-                }
-                Err(error) => tracing::error!("interface '{name}' is without the XDP program: {error}"),
-            }
-        }
+    /// Wants something else; from which [`News::of`] on it has been tried.
+    pub fn want(&self, wanted: Wanted) -> u64 {
+        self.task.want(wanted)
     }
 
-    /// Tells the program of its interfaces if they are not what it was told.
-    fn register_interfaces(&mut self) {
-        let wanted = registrations(&self.config.daemon.interfaces, &self.links, &self.registered);
-        let unchanged = wanted.iter().all(|(name, new)| {
-            self.registered.get(name).is_some_and(|old| (old.ifindex, old.mac) == (new.ifindex, new.mac))
-        });
-        if unchanged {
-            return;
-        }
-        match self.datapath.register(&wanted.values().copied().collect::<Vec<_>>()) {
-            // One that is gone is remembered: it may come back under another index.
-            Ok(()) => self.registered.extend(wanted),
-            Err(error) => tracing::error!("the XDP program cannot be told of its interfaces: {error:#}"),
-        }
+    /// Up to which number what was wanted has been tried.
+    pub fn tried(&self) -> u64 {
+        self.news.of
     }
 
-    /// Finds the next hop of every backend, of former ones too that connections still use.
-    pub(super) async fn resolve(&mut self) {
-        let mut addresses = self.observed.backend_addresses();
-        let backends = self.config.farms.iter().flat_map(|farm| &farm.backends);
-        addresses.extend(backends.flat_map(|backend| backend.address.iter()));
-        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
-        let resolutions = match self.netlink.resolve(&addresses).await {
-            Ok(resolutions) => resolutions,
-            Err(error) => return tracing::warn!("cannot resolve the backends' next hops: {error}"),
-        };
-        let mut unresolved = BTreeMap::new();
-        for (address, resolution) in resolutions {
-            match self.next_hop(resolution) {
+    /// Takes news; who of the interfaces went or came, in words. The data plane has followed the links by then.
+    pub fn take(&mut self, news: News, dataplane: &Dataplane) {
+        self.unresolved.clear();
+        for (address, resolution) in &news.resolutions {
+            match next_hop(resolution, dataplane, &news.links) {
                 Ok(hop) => {
-                    if self.hops.insert(address, hop) != Some(hop) {
+                    if self.hops.insert(*address, hop) != Some(hop) {
                         tracing::debug!(%address, interface = hop.ifindex, "next hop of a backend");
                     }
                 }
                 Err(reason) => {
                     tracing::debug!(%address, reason, "no next hop for a backend");
-                    unresolved.insert(address, reason);
+                    self.unresolved.insert(*address, reason);
                 }
             }
         }
-        self.unresolved = unresolved;
+        self.hops.retain(|address, _| news.resolutions.contains_key(address));
+        self.news = news;
     }
 
-    fn next_hop(&self, resolution: Resolution) -> Result<NextHop, String> {
-        match resolution {
-            Resolution::Resolved { ifindex, source_mac, destination_mac, .. } => {
-                if self.attached.contains_key(&ifindex) {
-                    return Ok(NextHop { ifindex, destination: destination_mac, source: source_mac });
-                }
-                let link = self.links.iter().find(|link| link.index == ifindex);
-                let name =
-                    link.map_or_else(|| format!("number {ifindex}"), |link| format!("'{}'", link.name));
-                Err(format!("is reached by interface {name}, which is not in `daemon.interfaces`"))
+    pub fn links(&self) -> &[Link] {
+        &self.news.links
+    }
+
+    pub fn hops(&self) -> &NextHops {
+        &self.hops
+    }
+
+    /// Of which of the addresses the next hop has been looked for.
+    pub fn knows(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        addresses.iter().all(|address| self.news.resolutions.contains_key(address))
+    }
+
+    pub fn ours(&self) -> &BTreeSet<IpAddr> {
+        &self.news.ours
+    }
+
+    /// Takes the VIPs away.
+    pub async fn end(self) {
+        self.task.end().await;
+    }
+}
+
+fn next_hop(resolution: &Resolution, dataplane: &Dataplane, links: &[Link]) -> Result<NextHop, String> {
+    match resolution {
+        Resolution::Resolved { ifindex, source_mac, destination_mac, .. } => {
+            let hop = NextHop { ifindex: *ifindex, destination: *destination_mac, source: *source_mac };
+            if dataplane.admits(&hop) {
+                return Ok(hop);
             }
-            Resolution::Unresolved { reason } => Err(reason),
+            let link = links.iter().find(|link| link.index == *ifindex);
+            let name = link.map_or_else(|| format!("number {ifindex}"), |link| format!("'{}'", link.name));
+            Err(format!("is reached by interface {name}, which is not in `daemon.interfaces`"))
         }
+        Resolution::Unresolved { reason } => Err(reason.clone()),
     }
+}
 
-    /// Puts every VIP of an enabled farm on its interface, takes those away that are no longer wanted, and announces new ones.
-    pub(super) async fn place_vips(&mut self) {
-        self.remove_unwanted_vips().await;
-        let (wanted, interfaces) = (self.wanted_vips(), self.vip_interfaces());
-        let mut news = Vec::new();
-        for vip in wanted {
-            let placed = async {
-                let Some(ifindex) = self.netlink.vip_interface(vip, &interfaces).await? else {
-                    return Ok(None);
-                };
-                std::io::Result::Ok(Some((ifindex, self.netlink.add_vip(ifindex, vip).await?)))
-            };
-            match placed.await {
-                Ok(Some((ifindex, added))) => {
-                    if self.vips.insert(vip, ifindex) != Some(ifindex) || added {
-                        news.push(vip);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::warn!("cannot put {vip} in place: {error}"),
-            }
-        }
-        for vip in &news {
-            self.announce(*vip);
-        }
-        if !news.is_empty() {
-            self.announce_again = Some(clock::now() + ANNOUNCE_AGAIN);
-        }
-    }
+/// What a configuration wants of the network. `more` are backends that it does not have, but connections do.
+pub(super) fn wanted(config: &Config, more: BTreeSet<IpAddr>) -> Wanted {
+    let mut backends = more;
+    let all = config.farms.iter().flat_map(|farm| &farm.backends);
+    backends.extend(all.flat_map(|backend| backend.address.iter()));
+    let interfaces = config.daemon.interfaces.clone();
+    Wanted { number: 0, interfaces, backends, vips: managed_vips(config) }
+}
 
-    fn wanted_vips(&self) -> BTreeSet<IpAddr> {
-        let manage = self.config.daemon.manage_vips;
-        let farms = self.config.farms.iter().filter(|farm| farm.enabled && manage);
-        farms.flat_map(|farm| farm.vips.iter().copied()).collect()
-    }
+/// The VIPs of enabled farms, if the daemon is to put them in place.
+fn managed_vips(config: &Config) -> BTreeSet<IpAddr> {
+    let farms = config.farms.iter().filter(|farm| farm.enabled && config.daemon.manage_vips);
+    farms.flat_map(|farm| farm.vips.iter().copied()).collect()
+}
 
-    fn vip_interfaces(&self) -> Vec<Link> {
-        let names = &self.config.daemon.interfaces;
-        let found = names.iter().filter_map(|name| self.links.iter().find(|link| link.name == *name));
-        found.cloned().collect()
-    }
-
-    /// Takes away those that this daemon put in place, and those that one before it did and the maps tell of: before a
-    /// plan makes the maps forget them.
-    pub(super) async fn remove_unwanted_vips(&mut self) {
-        let (wanted, interfaces) = (self.wanted_vips(), self.vip_interfaces());
-        let mut unwanted: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
-        self.vips.retain(|vip, ifindex| {
-            let keep = wanted.contains(vip);
-            if !keep {
-                unwanted.insert((*ifindex, *vip));
-            }
-            keep
-        });
-        let managed = self.observed.addresses.iter().filter(|(_, flags)| **flags & ADDRESS_MANAGED != 0);
-        for vip in managed.map(|(address, _)| unmapped(address)).filter(|vip| !wanted.contains(vip)) {
-            unwanted.extend(interfaces.iter().map(|link| (link.index, vip)));
-        }
-        self.take_vips_away(unwanted).await;
-    }
-
-    /// Takes VIPs off their interfaces, but for addresses that are none of the daemon's making: a VIP that the operator
-    /// had put in place himself stays.
-    pub(super) async fn take_vips_away(&self, unwanted: BTreeSet<(u32, IpAddr)>) {
-        if unwanted.is_empty() {
-            return;
-        }
-        let own = match self.netlink.own_vips().await {
-            Ok(own) => own,
-            Err(error) => return tracing::warn!("cannot list the addresses, and takes no VIP away: {error}"),
+/// Who of the interfaces came, went, rose or fell, in words.
+pub(super) fn turns(names: &[String], before: &[Link], now: &[Link]) -> Vec<(EventLevel, String)> {
+    let turn = |name: &String| {
+        let find = |links: &[Link]| links.iter().find(|link| link.name == *name).map(|link| link.up);
+        let (level, what) = match (find(before), find(now)) {
+            (Some(_), None) => (EventLevel::Error, "is gone"),
+            (Some(true), Some(false)) => (EventLevel::Warning, "is down"),
+            (Some(false), Some(true)) => (EventLevel::Info, "is up"),
+            (None, Some(_)) => (EventLevel::Info, "is back"),
+            (Some(true), Some(true)) | (Some(false), Some(false)) | (None, None) => return None,
         };
-        for (ifindex, vip) in unwanted.intersection(&own) {
-            if let Err(error) = self.netlink.remove_vip(*ifindex, *vip).await {
-                tracing::warn!("cannot take {vip} away: {error}");
-            }
-        }
-    }
-
-    pub(super) fn announce_all(&self) {
-        self.vips.keys().for_each(|vip| self.announce(*vip));
-    }
-
-    fn announce(&self, vip: IpAddr) {
-        let Some(ifindex) = self.vips.get(&vip) else { return };
-        let Some(link) = self.links.iter().find(|link| link.index == *ifindex) else { return };
-        match announce(link.index, link.mac, vip) {
-            Ok(()) => tracing::debug!(%vip, interface = link.name, "announced"),
-            Err(error) => tracing::warn!("cannot announce {vip} on '{}': {error}", link.name),
-        }
-    }
-}
-
-/// The interfaces of those names that are there, as the program is to know them. `before`: as it was told last.
-pub(super) fn registrations(
-    names: &[String],
-    links: &[Link],
-    before: &BTreeMap<String, Registered>,
-) -> BTreeMap<String, Registered> {
-    let found = names.iter().filter_map(|name| links.iter().find(|link| link.name == *name));
-    let registered = found.map(|link| {
-        let was = before.get(&link.name).map(|old| old.ifindex).filter(|old| *old != link.index);
-        (link.name.clone(), Registered { ifindex: link.index, mac: link.mac, was })
-    });
-    registered.collect()
-}
-
-fn unmapped(address: &MappedAddress) -> IpAddr {
-    IpAddr::from(*address).to_canonical()
+        Some((level, format!("interface '{name}' {what}")))
+    };
+    names.iter().filter_map(turn).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn link(name: &str, index: u32) -> Link {
-        Link { name: name.to_owned(), index, mac: [2, 0, 0, 0, 0, index as u8], mtu: 1500, up: true }
-    }
-
     #[test]
-    fn interfaces_are_told_with_the_index_that_they_had() {
-        let names = ["eth0", "eth1"].map(str::to_owned);
-        let first =
-            registrations(&names, &[link("eth0", 2), link("eth1", 3), link("eth9", 4)], &BTreeMap::new());
-        let told = |found: &BTreeMap<String, Registered>| {
-            found.values().map(|found| (found.ifindex, found.mac[5], found.was)).collect::<Vec<_>>()
-        };
-        assert_eq!(told(&first), [(2, 2, None), (3, 3, None)]);
-        let without = registrations(&names, &[link("eth0", 2)], &first);
-        assert_eq!(told(&without), [(2, 2, None)]);
-        let anew = registrations(&names, &[link("eth0", 2), link("eth1", 7)], &first);
-        assert_eq!(told(&anew), [(2, 2, None), (7, 7, Some(3))]);
+    fn interfaces_that_turn_are_told() {
+        let link = |up| Link { name: "eth0".to_owned(), index: 2, mac: [2; 6], mtu: 1500, up };
+        let (up, down) = ([link(true)], [link(false)]);
+        let names = ["eth0".to_owned()];
+        let table: [(&[Link], &[Link], Option<&str>); 8] = [
+            (&up, &[], Some("interface 'eth0' is gone")),
+            (&down, &[], Some("interface 'eth0' is gone")),
+            (&up, &down, Some("interface 'eth0' is down")),
+            (&down, &up, Some("interface 'eth0' is up")),
+            (&[], &up, Some("interface 'eth0' is back")),
+            (&[], &[], None),
+            (&up, &up, None),
+            (&down, &down, None),
+        ];
+        for (before, now, expected) in table {
+            let told = turns(&names, before, now);
+            assert_eq!(told.first().map(|(_, text)| text.as_str()), expected, "{before:?} {now:?}");
+        }
+        assert_eq!(turns(&["eth9".to_owned()], &up, &[]), [], "nobody asked for it");
     }
 }

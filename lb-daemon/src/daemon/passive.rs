@@ -108,7 +108,7 @@ impl Daemon {
         for (key, suspicion) in self.passive.verdict() {
             self.eject(&key, suspicion, now);
         }
-        if !self.clock.ticks().is_multiple_of(PULSE_TICKS) {
+        if !self.dataplane.ticks().is_multiple_of(PULSE_TICKS) {
             return;
         }
         let config = self.config.clone();
@@ -117,7 +117,7 @@ impl Daemon {
         let watched: Vec<_> = pairs
             .filter_map(|(farm, backend)| Some((farm, backend, self.backend_id(farm, backend)?)))
             .collect();
-        let pulses = match self.reader.pulses(watched.iter().map(|(_, _, id)| *id).collect()) {
+        let pulses = match self.dataplane.reader().pulses(watched.iter().map(|(_, _, id)| *id).collect()) {
             Ok(pulses) => pulses,
             Err(error) => return tracing::debug!("no look at the traffic: {error:#}"),
         };
@@ -149,7 +149,7 @@ impl Daemon {
         if suspects.is_empty() || self.passive.hearing.is_some() || !rests {
             return;
         }
-        let (reader, ids) = (self.reader.clone(), suspects.keys().copied().collect::<Vec<_>>());
+        let (reader, ids) = (self.dataplane.reader(), suspects.keys().copied().collect::<Vec<_>>());
         let task = tokio::task::spawn_blocking(move || reader.witnesses(&ids));
         self.passive.hearing = Some(Hearing { suspects, task });
         self.passive.heard = Some(now);

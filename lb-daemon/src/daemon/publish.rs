@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use lb_core::config::model::{Backend, Farm};
 use lb_core::desired::BackendFacts;
-use lb_core::state::{
-    AdminState, BackendState, BackendStatus, FarmState, FarmStatus, InterfaceState, Snapshot,
-};
+use lb_core::state::{AdminState, BackendState, BackendStatus, FarmState, FarmStatus, Snapshot};
 
 use super::Daemon;
 
@@ -23,25 +21,14 @@ impl Daemon {
             config: self.config.clone(),
             text: self.text.clone(),
             config_path: self.config_path.display().to_string(),
-            interfaces: self.interface_states(),
-            tables: self.tables(),
+            interfaces: {
+                let names = &self.config.daemon.interfaces;
+                self.dataplane.interface_states(names, self.surroundings.links())
+            },
+            tables: self.dataplane.tables(&self.sweeping.found().tables),
             farms: self.config.farms.iter().map(|farm| self.farm_state(farm)).collect(),
         };
         self.snapshots.send_replace(Arc::new(snapshot));
-    }
-
-    fn interface_states(&self) -> Vec<InterfaceState> {
-        let state = |(index, attached): (&u32, &crate::datapath::Attached)| {
-            let link = self.links.iter().find(|link| link.index == *index);
-            InterfaceState {
-                name: attached.interface.clone(),
-                index: *index,
-                xdp_mode: attached.mode(),
-                up: link.is_some_and(|link| link.up),
-                mtu: link.map_or(0, |link| link.mtu),
-            }
-        };
-        self.attached.iter().map(state).collect()
     }
 
     fn farm_state(&self, farm: &Farm) -> FarmState {
@@ -50,7 +37,7 @@ impl Daemon {
             pairs.map(|(backend, facts)| self.backend_state(farm, backend, facts)).collect();
         FarmState {
             name: farm.name.clone(),
-            id: self.observed.farm_id(&farm.name).unwrap_or(NO_ID),
+            id: self.dataplane.farm_id(&farm.name).unwrap_or(NO_ID),
             status: FarmStatus::of(farm.enabled, backends.iter().map(|backend| backend.status)),
             backends,
         }
@@ -80,7 +67,7 @@ impl Daemon {
                 (health.map_or(touched, |health| health.since), ejected().unwrap_or_else(checks))
             }
         };
-        let known = |address: &std::net::IpAddr| self.hops.contains_key(address);
+        let known = |address: &std::net::IpAddr| self.surroundings.hops().contains_key(address);
         BackendState {
             name: backend.name.clone(),
             id: id.unwrap_or(NO_ID),
@@ -89,8 +76,8 @@ impl Daemon {
             weight: facts.weight,
             since,
             reason,
-            connections: id.and_then(|id| self.sweep.live.get(&id)).copied().unwrap_or(0),
-            traffic: id.and_then(|id| self.reader.traffic(id).ok()).unwrap_or_default(),
+            connections: id.map_or(0, |id| self.sweeping.live(id)),
+            traffic: id.and_then(|id| self.dataplane.reader().traffic(id).ok()).unwrap_or_default(),
             unresolved: backend.address.iter().filter(|address| !known(address)).collect(),
         }
     }

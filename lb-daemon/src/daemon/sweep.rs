@@ -1,138 +1,147 @@
-//! The sweep of the connection tables: a slice each tick, beside the loop. What a whole round finds steers which numbers are
-//! given up, and how full the tables are is told.
+//! The sweep of the connection tables: a slice each tick, beside the loop. What a whole round finds says which numbers
+//! connections bear, and how full the tables are.
+
+use std::sync::Arc;
 
 use lb_core::diff::Number;
-use lb_core::sizing;
-use lb_core::state::tables::{self, Table, Tables};
-use lb_core::state::{EventKind, EventLevel};
-use tokio::task::JoinHandle;
+use lb_core::state::tables::{Table, is_crowded};
 
-use super::{Daemon, describe};
-use crate::datapath::{Sweep, Sweeper};
+use super::describe;
+use super::jobs::{Done, Jobs};
+use crate::datapath::{Reader, Sweep, Sweeper};
 
-/// The names of the families' tables, in the sweep's order.
-const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
-
-/// The sweep, as the loop holds it.
+/// See the module.
 #[derive(Default)]
 pub(super) struct Sweeping {
+    /// What the last round has found.
+    found: Sweep,
     /// The sweeper, between two slices.
     resting: Option<Box<Sweeper>>,
-    /// The slice under way; its task ends by itself.
-    task: Option<JoinHandle<(Box<Sweeper>, Option<Sweep>)>>,
+    /// A slice is under way.
+    under_way: bool,
+    /// How many changes of the maps came before the last round, and before the one under way.
+    swept: u64,
+    sweeping: u64,
     /// Tables that are nearly full, by family.
     crowded: [bool; 2],
 }
 
-impl Daemon {
-    /// Takes what the last slice has found, and sweeps the next one. Called each tick; a slice that takes longer delays
-    /// nobody but the next slice.
-    pub(super) async fn sweep_on(&mut self) {
-        if let Some(task) = self.sweeping.task.take_if(|task| task.is_finished()) {
-            match task.await {
-                Ok((sweeper, round)) => {
-                    self.sweeping.resting = Some(sweeper);
-                    if let Some(round) = round {
-                        self.swept(round);
-                    }
-                }
-                Err(error) => tracing::error!("the sweep of the connection tables broke off: {error}"),
-            }
-        }
-        if self.sweeping.task.is_some() {
+impl Sweeping {
+    /// Sweeps the next slice, unless one is under way: one that takes longer than a tick delays nobody but the next.
+    pub fn go_on(&mut self, jobs: &Jobs, reader: Arc<Reader>, farms: usize, changes: u64) {
+        if self.under_way {
             return;
         }
-        let mut sweeper = self.sweeping.resting.take().unwrap_or_default();
+        self.under_way = true;
+        let mut sweeper = self.resting.take().unwrap_or_default();
         if sweeper.at_start() {
-            self.sweeping_changes = self.changes;
+            self.sweeping = changes;
         }
-        let (reader, farms) = (self.reader.clone(), self.enabled_farms());
-        self.sweeping.task = Some(tokio::task::spawn_blocking(move || {
+        jobs.run(Done::SweepBroke, move || {
             let round = reader.sweep(&mut sweeper, farms);
-            (sweeper, round)
-        }));
+            Done::Swept(sweeper, round.map(Box::new))
+        });
     }
 
     /// Sweeps all there is, before anything else: a daemon that adopts must know whom connections belong to.
-    pub(super) fn sweep_at_once(&mut self) {
+    pub fn at_once(&mut self, reader: &Reader, farms: usize) {
         let mut sweeper = Box::<Sweeper>::default();
-        self.sweep = self.reader.sweep_round(&mut sweeper, self.enabled_farms());
-        self.sweeping.resting = Some(sweeper);
+        self.found = reader.sweep_round(&mut sweeper, farms);
+        self.resting = Some(sweeper);
     }
 
-    fn enabled_farms(&self) -> usize {
-        self.config.farms.iter().filter(|farm| farm.enabled).count()
+    /// A slice has broken off; a new round begins.
+    pub fn broke(&mut self) {
+        self.under_way = false;
     }
 
-    fn swept(&mut self, sweep: Sweep) {
-        tracing::trace!(expired = sweep.expired, "swept the connection tables");
-        let gone = |before: &Sweep| {
-            before.tracked.keys().any(|id| !sweep.tracked.contains_key(id))
-                || before.vips.keys().any(|id| !sweep.vips.contains_key(id))
-        };
-        let freed = gone(&self.sweep);
-        self.sweep = sweep;
+    /// Takes a slice's end; whether a round is over, and if so whether numbers may have come free.
+    pub fn take(&mut self, sweeper: Box<Sweeper>, round: Option<Box<Sweep>>) -> Option<bool> {
+        (self.under_way, self.resting) = (false, Some(sweeper));
+        let round = *round?;
+        tracing::trace!(expired = round.expired, "swept the connection tables");
+        let before = std::mem::replace(&mut self.found, round);
+        let freed = before.tracked.keys().any(|id| !self.found.tracked.contains_key(id))
+            || before.vips.keys().any(|id| !self.found.vips.contains_key(id));
         // After a change the planner waits for a look at the connections before it gives numbers up.
-        let first_look = self.swept_changes != self.sweeping_changes;
-        self.swept_changes = self.sweeping_changes;
-        if freed || first_look {
-            self.follow();
-        }
-        if self.forget_departed() {
-            self.watch_backends(false);
-        }
-        self.tell_of_crowds();
-        self.publish();
+        let first_look = self.swept != self.sweeping;
+        self.swept = self.sweeping;
+        Some(freed || first_look)
     }
 
-    /// Whether connections bear a number, or may.
-    pub(super) fn is_borne(&self, number: Number) -> bool {
-        self.swept_changes != self.changes
+    /// Whether connections bear a number, or may: the maps have changed `changes` times.
+    pub fn is_borne(&self, number: Number, changes: u64) -> bool {
+        self.swept != changes
             || match number {
-                Number::Backend(id) => self.sweep.tracked.contains_key(&id),
-                Number::Vip(id) => self.sweep.vips.contains_key(&id),
+                Number::Backend(id) => self.found.tracked.contains_key(&id),
+                Number::Vip(id) => self.found.vips.contains_key(&id),
             }
     }
 
-    /// The tables, as of the last round.
-    pub(super) fn tables(&self) -> Tables {
-        let families = FAMILIES.iter().zip(&self.sweep.tables).enumerate();
-        let families = families.map(|(number, (family, census))| {
-            Table::new(family, census, self.datapath.maps.control.policy(number))
-        });
-        Tables {
-            connections: sizing::connections(self.datapath.lines),
-            bytes: self.datapath.table_bytes(),
-            families: families.collect(),
-        }
+    /// Connections of a backend, by number.
+    pub fn live(&self, backend: u16) -> u64 {
+        self.found.live.get(&backend).copied().unwrap_or(0)
     }
 
-    /// Tells once when a table is nearly full, and once when it no longer is.
-    fn tell_of_crowds(&mut self) {
-        let tables = self.tables();
-        for (at, table) in tables.families.iter().enumerate() {
-            let Some(was) = self.sweeping.crowded.get(at).copied() else { continue };
-            let crowded = tables::is_crowded(was, table.load());
-            if crowded == was {
+    pub fn found(&self) -> &Sweep {
+        &self.found
+    }
+
+    /// What is to be told of tables that have become nearly full, or no longer are: once each. Whether it is a warning.
+    pub fn crowds(&mut self, tables: &[Table]) -> Vec<(bool, String)> {
+        let mut told = Vec::new();
+        for (was, table) in self.crowded.iter_mut().zip(tables) {
+            let crowded = is_crowded(*was, table.load());
+            if std::mem::replace(was, crowded) == crowded {
                 continue;
             }
-            if let Some(place) = self.sweeping.crowded.get_mut(at) {
-                *place = crowded;
-            }
-            let (family, load) = (table.family, table.load());
             let filled = format!(
-                "the connection table of {family} is {load} % full: {} of {}",
+                "the connection table of {} is {} % full: {} of {}",
+                table.family,
+                table.load(),
                 table.used,
                 describe::count(table.lines, "line")
             );
-            if crowded {
-                let advice =
-                    "new connections may find no room; a larger `connections` in [daemon] gives them more";
-                let message = format!("{filled}; {advice}");
-                self.tell(EventLevel::Warning, EventKind::ConnectionTable, None, None, message);
-            } else {
-                self.tell(EventLevel::Info, EventKind::ConnectionTable, None, None, filled);
-            }
+            let advice =
+                "new connections may find no room; a larger `connections` in [daemon] gives them more";
+            told.push((crowded, if crowded { format!("{filled}; {advice}") } else { filled }));
         }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(backends: &[u16]) -> Option<Box<Sweep>> {
+        let tracked = backends.iter().map(|id| (*id, 1)).collect();
+        Some(Box::new(Sweep { tracked, ..Sweep::default() }))
+    }
+
+    #[test]
+    fn numbers_are_borne_until_a_round_that_began_after_the_last_change_has_not_met_them() {
+        let mut sweeping = Sweeping { swept: 0, sweeping: 1, ..Sweeping::default() };
+        let seven = Number::Backend(7);
+        assert!(sweeping.is_borne(seven, 1), "nobody has looked since the change");
+        assert_eq!(sweeping.take(Box::default(), None), None, "a slice is not a round");
+        assert_eq!(sweeping.take(Box::default(), round(&[7])), Some(true), "the first look since the change");
+        assert!(sweeping.is_borne(seven, 1));
+        assert!(!sweeping.is_borne(Number::Backend(8), 1));
+        assert!(sweeping.is_borne(Number::Backend(8), 2), "another change");
+        assert_eq!(sweeping.take(Box::default(), round(&[7])), Some(false), "nothing new");
+        assert_eq!(sweeping.take(Box::default(), round(&[])), Some(true), "its last connection is gone");
+        assert!(!sweeping.is_borne(seven, 1));
+    }
+
+    #[test]
+    fn a_crowd_is_told_once_and_so_is_its_end() {
+        let mut sweeping = Sweeping::default();
+        let table = |used| [Table { family: "ipv4", lines: 100, used, policy: 0 }];
+        let mut told = |used| sweeping.crowds(&table(used)).into_iter().map(|(warning, _)| warning).next();
+        assert_eq!(
+            [79, 80, 81, 75, 74, 10].map(&mut told),
+            [None, Some(true), None, None, Some(false), None]
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Links, addresses, routes and neighbours, by rtnetlink.
 //!
 //! The daemon owns one [`Netlink`] for questions and orders and one [`Changes`] that wakes it. Each has a socket of
-//! its own: a flood of notifications must not overrun an answer that somebody waits for. Both sockets belong to
+//! its own: a flood of notifications must not overrun an answer that somebody waits for. What concerns many addresses is asked
+//! for many at once. Both sockets belong to
 //! tasks that end when their owner is dropped. Every call is cancel-safe: an order that was sent is carried out, and
 //! an answer that nobody waits for is thrown away.
 
@@ -24,14 +25,17 @@ use crate::supervise::{Supervisor, Task};
 
 pub use changes::{Change, Changes};
 pub use neighbours::Neighbour;
-pub use resolve::Resolution;
+pub use resolve::{Resolution, resolution};
 pub use routes::{Route, RouteError};
+pub use vips::{Prefix, choose};
 
 /// The kernel answers in microseconds; this is for an answer that never comes.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A dump whose asker went away may still be under way, and the kernel allows one at a time on a socket.
 const BUSY_RETRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// Questions and orders under way at once: their answers fit into the socket's buffer.
+const PIPELINED: usize = 64;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Netlink {
     handle: rtnetlink::Handle,
-    /// One question at a time.
+    /// One dump at a time.
     turn: Mutex<()>,
     /// The reader of the socket.
     connection: Task,
@@ -71,17 +75,16 @@ impl Netlink {
 
     /// All network interfaces.
     pub async fn links(&self) -> io::Result<Vec<Link>> {
-        let answers = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
+        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).await?;
         let link = |message| if let RouteNetlinkMessage::NewLink(link) = message { Some(link) } else { None };
         Ok(answers.into_iter().filter_map(link).map(|message| parse_link(&message)).collect())
     }
 
-    /// Sends a message with `flags` (besides the one that every request has) and collects what comes back.
-    async fn ask(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// Collects all that there is of something.
+    async fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         let _turn = self.turn.lock().await;
         for _ in 0..BUSY_RETRIES {
-            let answer = tokio::time::timeout(ANSWER_WITHIN, self.ask_once(message.clone(), flags));
-            match answer.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))? {
+            match self.ask(message.clone(), NLM_F_DUMP).await {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
@@ -89,6 +92,22 @@ impl Netlink {
             }
         }
         Err(io::Error::from_raw_os_error(libc::EBUSY))
+    }
+
+    /// Does the same with each of many, several at once; in no order.
+    async fn each<T: Copy, R, F: Future<Output = R>>(&self, all: &[T], ask: impl Fn(T) -> F) -> Vec<(T, R)> {
+        let ask = |&one: &T| {
+            let answer = ask(one);
+            async move { (one, answer.await) }
+        };
+        let asked: Vec<_> = all.iter().map(ask).collect();
+        futures_util::stream::iter(asked).buffer_unordered(PIPELINED).collect().await
+    }
+
+    /// Sends a message with `flags` (besides the one that every request has) and collects what comes back.
+    async fn ask(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let answer = tokio::time::timeout(ANSWER_WITHIN, self.ask_once(message, flags));
+        answer.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     async fn ask_once(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -27,7 +27,7 @@ impl Netlink {
     /// Every entry of the neighbour tables of both families, by interface and address.
     pub async fn neighbours(&self) -> io::Result<HashMap<(u32, IpAddr), Neighbour>> {
         let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        let answers = self.ask(question, NLM_F_DUMP).await?;
+        let answers = self.dump(question).await?;
         let entry = |message| {
             if let RouteNetlinkMessage::NewNeighbour(message) = message { parse(&message) } else { None }
         };
@@ -44,6 +44,11 @@ impl Netlink {
         message.attributes.push(NeighbourAttribute::Destination(addr.into()));
         self.ask(RouteNetlinkMessage::NewNeighbour(message), NLM_F_ACK | NLM_F_CREATE).await?;
         Ok(())
+    }
+
+    /// The same for many.
+    pub async fn probes(&self, of: &[(u32, IpAddr)]) -> Vec<((u32, IpAddr), io::Result<()>)> {
+        self.each(of, |(ifindex, addr)| self.probe(ifindex, addr)).await
     }
 }
 

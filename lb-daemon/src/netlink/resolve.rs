@@ -1,10 +1,6 @@
 //! From a backend's address to what stands in front of a frame for it.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io;
-use std::net::IpAddr;
-
-use super::{Link, Neighbour, Netlink, Route, RouteError};
+use super::{Link, Neighbour, Route};
 
 /// Where frames for an address go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,43 +19,8 @@ pub enum Resolution {
     },
 }
 
-impl Netlink {
-    /// Resolves `addresses` in one pass. Makes the kernel go on with those that it has not resolved and confirm those
-    /// that are stale, so that backends stay resolved though this host has no traffic of its own with them; what
-    /// comes of it is told as [`super::Change::Neighbours`].
-    ///
-    /// An error means that nothing could be learnt at all.
-    pub async fn resolve(&self, addresses: &[IpAddr]) -> io::Result<HashMap<IpAddr, Resolution>> {
-        let links: HashMap<u32, Link> =
-            self.links().await?.into_iter().map(|link| (link.index, link)).collect();
-        let neighbours = self.neighbours().await?;
-        let mut resolutions = HashMap::new();
-        let mut probes = BTreeSet::new();
-        for &address in addresses {
-            let resolution = match self.next_hop(address).await {
-                Ok(route) => {
-                    let neighbour = neighbours.get(&(route.ifindex, route.via));
-                    let (resolution, probe) = resolution(&route, links.get(&route.ifindex), neighbour);
-                    probes.extend(probe.then_some((route.ifindex, route.via)));
-                    resolution
-                }
-                Err(RouteError::Unreachable(reason)) => Resolution::Unresolved { reason: reason.to_owned() },
-                Err(RouteError::Netlink(error)) => return Err(error),
-            };
-            resolutions.insert(address, resolution);
-        }
-        for (ifindex, via) in probes {
-            // The link may have gone since it was read; that is a change of its own.
-            if let Err(error) = self.probe(ifindex, via).await {
-                tracing::debug!(ifindex, %via, %error, "cannot probe a neighbour");
-            }
-        }
-        Ok(resolutions)
-    }
-}
-
 /// What a route, its link and its neighbour make of an address, and whether to probe the neighbour.
-fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbour>) -> (Resolution, bool) {
+pub fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbour>) -> (Resolution, bool) {
     let no = |reason: String, probe| (Resolution::Unresolved { reason }, probe);
     if route.local {
         return no("it is an address of this host".to_owned(), false);

@@ -46,6 +46,11 @@ impl Netlink {
         let route = |message| if let RouteNetlinkMessage::NewRoute(r) = message { Some(r) } else { None };
         parse(answers.into_iter().find_map(route).ok_or(NO_ROUTE)?, addr)
     }
+
+    /// The ways to many.
+    pub async fn next_hops(&self, to: &[IpAddr]) -> Vec<(IpAddr, Result<Route, RouteError>)> {
+        self.each(to, |addr| self.next_hop(addr)).await
+    }
 }
 
 /// The kernel's number of the family, and the length of a prefix that is one address.

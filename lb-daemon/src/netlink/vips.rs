@@ -1,10 +1,9 @@
 //! VIPs on interfaces.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
@@ -16,16 +15,13 @@ use super::{Link, Netlink};
 const FOREVER: u32 = u32::MAX;
 
 impl Netlink {
-    /// The interface for a VIP, of `interfaces`: the one with the narrowest subnet that contains the VIP, else the
-    /// one that has the VIP already, else the first. `None` only if `interfaces` is empty.
-    pub async fn vip_interface(&self, vip: IpAddr, interfaces: &[Link]) -> io::Result<Option<u32>> {
-        let answers =
-            self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
+    /// All addresses of all interfaces.
+    pub async fn addresses(&self) -> io::Result<Vec<Prefix>> {
+        let answers = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
         let prefix = |message| {
             if let RouteNetlinkMessage::NewAddress(message) = message { parse(&message) } else { None }
         };
-        let prefixes: Vec<Prefix> = answers.into_iter().filter_map(prefix).collect();
-        Ok(choose(vip, interfaces, &prefixes))
+        Ok(answers.into_iter().filter_map(prefix).collect())
     }
 
     /// Puts a VIP on an interface; `false` if it was there already. It is never chosen as a source address, since
@@ -40,18 +36,6 @@ impl Netlink {
         }
     }
 
-    /// The addresses that look as [`Netlink::add_vip`] makes them, and where they are. One that an operator has set by
-    /// himself does not: `ip address add` gives it the scope of the whole net, or a lifetime in which it is preferred.
-    pub async fn own_vips(&self) -> io::Result<BTreeSet<(u32, IpAddr)>> {
-        let answers =
-            self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
-        let own = |message| {
-            let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-            own_vip(&message)
-        };
-        Ok(answers.into_iter().filter_map(own).collect())
-    }
-
     /// Takes a VIP off an interface; `false` if it was not there, or the interface is gone. An address with a wider
     /// prefix than the VIP's own is somebody else's and stays.
     pub async fn remove_vip(&self, ifindex: u32, vip: IpAddr) -> io::Result<bool> {
@@ -63,6 +47,16 @@ impl Netlink {
                 Some(_) | None => Err(error),
             },
         }
+    }
+
+    /// [`Netlink::add_vip`] for many.
+    pub async fn add_vips(&self, vips: &[(u32, IpAddr)]) -> Vec<((u32, IpAddr), io::Result<bool>)> {
+        self.each(vips, |(ifindex, vip)| self.add_vip(ifindex, vip)).await
+    }
+
+    /// [`Netlink::remove_vip`] for many.
+    pub async fn remove_vips(&self, vips: &[(u32, IpAddr)]) -> Vec<((u32, IpAddr), io::Result<bool>)> {
+        self.each(vips, |(ifindex, vip)| self.remove_vip(ifindex, vip)).await
     }
 }
 
@@ -87,23 +81,26 @@ fn vip_message(ifindex: u32, vip: IpAddr) -> AddressMessage {
     message
 }
 
-/// The address, if it is of the making of [`vip_message`].
-fn own_vip(message: &AddressMessage) -> Option<(u32, IpAddr)> {
-    let prefix = parse(message)?;
-    let flags = message.header.flags;
-    let own = match prefix.address {
+/// Whether an address looks as [`vip_message`] makes them. One that an operator has set by himself does not: `ip address add`
+/// gives it the scope of the whole net, or a lifetime in which it is preferred.
+fn is_own(message: &AddressMessage, address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(_) => message.header.scope == AddressScope::Link,
-        IpAddr::V6(_) => flags.contains(AddressHeaderFlags::Nodad | AddressHeaderFlags::Deprecated),
-    };
-    (own && prefix.is_vip(prefix.address)).then_some((prefix.ifindex, prefix.address))
+        IpAddr::V6(_) => {
+            message.header.flags.contains(AddressHeaderFlags::Nodad | AddressHeaderFlags::Deprecated)
+        }
+    }
 }
 
 /// An address of an interface with its subnet.
-#[derive(Debug, Clone, Copy)]
-struct Prefix {
-    ifindex: u32,
-    address: IpAddr,
-    length: u8,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    pub ifindex: u32,
+    pub address: IpAddr,
+    /// Of the subnet, in bits.
+    pub length: u8,
+    /// Made as the daemon makes VIPs.
+    pub own: bool,
 }
 
 impl Prefix {
@@ -121,8 +118,9 @@ impl Prefix {
         }
     }
 
-    fn is_vip(&self, vip: IpAddr) -> bool {
-        self.address == vip && self.length == family(vip).1
+    /// Whether it is an address without a subnet, as VIPs are.
+    pub fn is_single(&self) -> bool {
+        self.length == family(self.address).1
     }
 }
 
@@ -136,24 +134,25 @@ fn parse(message: &AddressMessage) -> Option<Prefix> {
         }
     }
     // Where both are given and differ, the first is the peer's on a point-to-point link: its prefix is the subnet.
-    Some(Prefix {
-        ifindex: message.header.index,
-        address: subnet.or(own)?,
-        length: message.header.prefix_len,
-    })
+    let address = subnet.or(own)?;
+    let (ifindex, length) = (message.header.index, message.header.prefix_len);
+    Some(Prefix { ifindex, address, length, own: is_own(message, address) })
 }
 
-fn choose(vip: IpAddr, interfaces: &[Link], prefixes: &[Prefix]) -> Option<u32> {
-    let ours = |prefix: &&Prefix| interfaces.iter().any(|link| link.index == prefix.ifindex);
-    let prefixes = || prefixes.iter().filter(ours);
-    let rank = |prefix: &&Prefix| {
-        let place = interfaces.iter().position(|link| link.index == prefix.ifindex);
-        // Of equal subnets on two links, the link that was configured first.
-        (prefix.length, std::cmp::Reverse(place))
-    };
-    let subnet = prefixes().filter(|p| !p.is_vip(vip) && p.contains(vip)).max_by_key(rank);
-    let there = || prefixes().find(|p| p.is_vip(vip));
-    subnet.or_else(there).map(|p| p.ifindex).or(interfaces.first().map(|link| link.index))
+/// The interface for a VIP, of `interfaces`: the one with the narrowest of `subnets` that contains the VIP, else one that has
+/// the VIP already (`at`), else the first. `None` only if `interfaces` is empty.
+pub fn choose(
+    vip: IpAddr,
+    interfaces: &[Link],
+    subnets: &[Prefix],
+    at: impl IntoIterator<Item = u32>,
+) -> Option<u32> {
+    let place = |ifindex: u32| interfaces.iter().position(|link| link.index == ifindex);
+    let subnets = subnets.iter().filter(|prefix| prefix.contains(vip) && place(prefix.ifindex).is_some());
+    // Of equal subnets on two links, the link that was configured first.
+    let narrowest = subnets.max_by_key(|prefix| (prefix.length, std::cmp::Reverse(place(prefix.ifindex))));
+    let there = || at.into_iter().find(|ifindex| place(*ifindex).is_some());
+    narrowest.map(|prefix| prefix.ifindex).or_else(there).or(interfaces.first().map(|link| link.index))
 }
 
 #[cfg(test)]
@@ -164,8 +163,12 @@ mod tests {
     fn a_vip_goes_where_its_subnet_is() {
         let link = |index| Link { name: format!("eth{index}"), index, mac: [2; 6], mtu: 1500, up: true };
         let links = [link(2), link(3)];
-        let prefix =
-            |ifindex, address: &str, length| Prefix { ifindex, address: address.parse().unwrap(), length };
+        let prefix = |ifindex, address: &str, length| Prefix {
+            ifindex,
+            address: address.parse().unwrap(),
+            length,
+            own: false,
+        };
         let table = [
             ("its subnet is on the second", "192.0.2.10", vec![prefix(3, "192.0.2.1", 24)], 3),
             ("the narrowest wins", "10.0.1.9", vec![prefix(2, "10.0.0.1", 8), prefix(3, "10.0.1.1", 24)], 3),
@@ -176,13 +179,6 @@ mod tests {
                 2,
             ),
             ("no subnet: the first link", "198.51.100.1", vec![prefix(3, "192.0.2.1", 24)], 2),
-            ("no subnet, but it is there already", "198.51.100.1", vec![prefix(3, "198.51.100.1", 32)], 3),
-            (
-                "its subnet before where it is",
-                "192.0.2.10",
-                vec![prefix(3, "192.0.2.10", 32), prefix(2, "192.0.2.1", 24)],
-                2,
-            ),
             ("links not configured do not count", "192.0.2.10", vec![prefix(9, "192.0.2.1", 24)], 2),
             (
                 "families do not mix",
@@ -193,8 +189,11 @@ mod tests {
             ("IPv6", "2001:db8::10", vec![prefix(2, "fe80::1", 64), prefix(3, "2001:db8::1", 64)], 3),
         ];
         for (description, vip, prefixes, expected) in table {
-            assert_eq!(choose(vip.parse().unwrap(), &links, &prefixes), Some(expected), "{description}");
+            assert_eq!(choose(vip.parse().unwrap(), &links, &prefixes, []), Some(expected), "{description}");
         }
-        assert_eq!(choose("192.0.2.10".parse().unwrap(), &[], &[prefix(3, "192.0.2.1", 24)]), None);
+        let (vip, subnet) = ("192.0.2.10".parse().unwrap(), [prefix(2, "192.0.2.1", 24)]);
+        assert_eq!(choose(vip, &links, &[], [9, 3]), Some(3), "no subnet, but it is there already");
+        assert_eq!(choose(vip, &links, &subnet, [3]), Some(2), "its subnet before where it is");
+        assert_eq!(choose(vip, &[], &subnet, [2]), None);
     }
 }

@@ -286,6 +286,7 @@ pub fn snapshot() -> Snapshot {
             index: 2,
             xdp_mode: "native",
             up: true,
+            missing: false,
             mtu: 1500,
         }],
         tables: Tables {

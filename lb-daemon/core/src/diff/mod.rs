@@ -11,8 +11,8 @@ mod vips;
 use std::collections::{BTreeSet, HashMap};
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceEntry,
-    ServiceKey,
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE,
+    ServiceEntry, ServiceKey,
 };
 
 pub use observed::{Numbers, Observed};
@@ -63,7 +63,18 @@ pub enum DiffError {
 /// Makes plans, and remembers the tables it has computed.
 #[derive(Default)]
 pub struct Planner {
-    tables: HashMap<FarmName, (Vec<Slot>, Option<Vec<u16>>)>,
+    tables: HashMap<FarmName, Computed>,
+}
+
+/// A farm's table, and what it was computed from.
+#[derive(Default)]
+struct Computed {
+    slots: Vec<Slot>,
+    /// By indexes of its backends.
+    owners: Option<Vec<u16>>,
+    /// The number under which it was last planned to be, and its backends' numbers. A table that a farm uses is never written
+    /// again, so where both are the same, so is what stands there.
+    written: Option<(u32, Vec<u16>)>,
 }
 
 /// What a table depends on, of one backend.
@@ -103,7 +114,21 @@ impl Planner {
                 .iter()
                 .map(|backend| plan.backend(id, farm, backend))
                 .collect::<Result<Vec<_>, _>>()?;
-            plan.farm(id, farm, &backends, self.owners(farm))?;
+            let computed = self.computed(farm);
+            let table = match &computed.owners {
+                None => NO_TABLE,
+                Some(owners) => {
+                    let current = plan.table_of(farm);
+                    let same = |(number, of): &(u32, Vec<u16>)| *number == current && *of == backends;
+                    if computed.written.as_ref().is_some_and(same) {
+                        current
+                    } else {
+                        plan.table(current, owners, &backends)?
+                    }
+                }
+            };
+            computed.written = Some((table, backends));
+            plan.farm(id, farm, table)?;
             farms.insert(id);
         }
         plan.retire_services();
@@ -115,8 +140,8 @@ impl Planner {
         Ok(plan.ops)
     }
 
-    /// The farm's table, by indexes of its backends.
-    fn owners(&mut self, farm: &DesiredFarm) -> Option<&[u16]> {
+    /// The farm's table.
+    fn computed(&mut self, farm: &DesiredFarm) -> &mut Computed {
         let slots: Vec<Slot> = farm
             .backends
             .iter()
@@ -126,18 +151,18 @@ impl Planner {
                 serving: backend.serving,
             })
             .collect();
-        let cached = self.tables.entry(farm.name.clone()).or_default();
-        if cached.0 != slots {
+        let computed = self.tables.entry(farm.name.clone()).or_default();
+        if computed.slots != slots {
             let members: Vec<Member<'_>> = slots
                 .iter()
                 .map(|slot| Member { name: &slot.name, weight: slot.weight, serving: slot.serving })
                 .collect();
-            let table = maglev::build(&members);
+            let owners = maglev::build(&members);
             // A farm has fewer backends than there are numbers for them.
-            let table = table.map(|owners| owners.into_iter().map(|owner| owner as u16).collect());
-            *cached = (slots, table);
+            let owners = owners.map(|owners| owners.into_iter().map(|owner| owner as u16).collect());
+            *computed = Computed { slots, owners, written: None };
         }
-        cached.1.as_deref()
+        computed
     }
 }
 

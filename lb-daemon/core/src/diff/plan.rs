@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
     BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX,
-    BackendEntry, BackendLabel, FARMS_MAX, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, NextHop,
+    BackendEntry, BackendLabel, FARMS_MAX, FarmEntry, Label, MaglevTable, MappedAddress, NextHop,
     SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
@@ -53,6 +53,9 @@ impl<'a> Plan<'a> {
         let farms: BTreeMap<Label, (u16, FarmEntry)> =
             observed.farms.iter().map(|(id, (label, entry))| (*label, (*id, *entry))).collect();
         let managed = if desired.manage_vips { ADDRESS_MANAGED } else { 0 };
+        for vip in &desired.leaving_vips {
+            *addresses.entry(*vip).or_default() |= ADDRESS_MANAGED;
+        }
         for vip in &desired.former_vips {
             *addresses.entry(*vip).or_default() |= ADDRESS_VIP;
             admit(&mut filter, *vip);
@@ -198,23 +201,14 @@ impl<'a> Plan<'a> {
         Ok(id)
     }
 
-    /// A farm's table, entry and services.
-    pub fn farm(
-        &mut self,
-        id: u16,
-        farm: &DesiredFarm,
-        backends: &[u16],
-        owners: Option<&[u16]>,
-    ) -> Result<(), DiffError> {
+    /// The table that a farm uses until this plan.
+    pub fn table_of(&self, farm: &DesiredFarm) -> u32 {
+        self.farms.get(&label(farm)).map_or_else(|| FarmEntry::default().table, |farm| farm.1.table)
+    }
+
+    /// A farm's entry and services.
+    pub fn farm(&mut self, id: u16, farm: &DesiredFarm, table: u32) -> Result<(), DiffError> {
         let current = self.farms.get(&label(farm)).map(|farm| farm.1).unwrap_or_default();
-        let table = match owners {
-            None => NO_TABLE,
-            Some(owners) => {
-                let slots =
-                    owners.iter().map(|owner| backends.get(usize::from(*owner)).copied().unwrap_or(0));
-                self.table(current.table, slots)?
-            }
-        };
         let entry =
             FarmEntry { table, source_is_vip: u16::from(farm.source_is_vip), refuse: u16::from(farm.refuse) };
         if current != entry {
@@ -230,8 +224,9 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The number of a table with that content: the current one if it has it, else the next free one, written.
-    fn table(&mut self, current: u32, slots: impl Iterator<Item = u16> + Clone) -> Result<u32, DiffError> {
+    /// The number of a table with that content, by indexes of backends and their numbers: the current one if it has it, else the next free one, written.
+    pub fn table(&mut self, current: u32, owners: &[u16], backends: &[u16]) -> Result<u32, DiffError> {
+        let slots = owners.iter().map(|owner| backends.get(usize::from(*owner)).copied().unwrap_or(0));
         if self
             .observed
             .tables

@@ -1,0 +1,374 @@
+//! Changes that are asked for, one at a time, in the order in which they came. Each is a row of steps that others carry out
+//! (a file is read, the network is asked, a file is written), so the loop goes on while one is under way; each step has its
+//! time, and what takes longer is refused. A change that is begun is ended, whether or not somebody still waits for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use lb_core::config::model::FarmName;
+use lb_core::state::{EventKind, EventLevel};
+
+use super::changing::{
+    Answer, Applied, CUT_WITHIN, Change, DISK_WITHIN, Former, NETWORK_WITHIN, Ready, Request, Step, no_disk,
+};
+use super::jobs::{Done, Loaded, Pass};
+use super::patch::Patch;
+use super::{Daemon, network};
+use crate::config::{self, Staged};
+use crate::handle::{Changes, Command, Format, Order, Refusal, Reply};
+use crate::precondition::Version;
+
+impl Daemon {
+    /// Takes a request in, and begins with it if nothing is under way.
+    pub(super) fn requested(&mut self, request: Request) {
+        let twice = matches!(request, Request::Reload)
+            && self.changing.waiting.iter().any(|waiting| matches!(waiting, Request::Reload));
+        if !twice {
+            self.changing.waiting.push_back(request);
+        }
+        self.begin_next();
+    }
+
+    /// Begins with the next request when nothing is under way. Called whenever a change may have ended.
+    pub(super) fn begin_next(&mut self) {
+        while self.changing.now.is_none()
+            && let Some(request) = self.changing.waiting.pop_front()
+        {
+            self.changing.count += 1;
+            let number = self.changing.count;
+            match request {
+                Request::Reload => {
+                    (self.changing.by, self.by) = (None, None);
+                    self.reload(number, Answer::Log);
+                }
+                Request::Command(Order { command, by }) => {
+                    (self.changing.by, self.by) = (by, by);
+                    self.begin(number, command);
+                }
+            }
+        }
+    }
+
+    /// Takes the step of the change of that number, if it is under way; what is told from now on is told of who asked for it.
+    fn step(&mut self, number: u64) -> Option<Step> {
+        let step = self.changing.take(number, &self.jobs)?;
+        self.by = self.changing.by;
+        Some(step)
+    }
+
+    fn reload(&mut self, number: u64, answer: Answer) {
+        let in_force = self.in_force();
+        self.read(number, answer, None, move || in_force.load());
+    }
+
+    fn begin(&mut self, number: u64, command: Command) {
+        match command {
+            Command::Reload { reply } => self.reload(number, Answer::Api(reply)),
+            Command::Apply { text, format, only_if, reply } => {
+                if only_if.holds(Some(Version::of(&*self.text))) {
+                    self.prepare(number, text, format, None, reply);
+                } else {
+                    drop(reply.send(Err(Refusal::Stale("the configuration".to_owned()))));
+                }
+            }
+            Command::EditFarm { farm, edit, only_if, reply } => {
+                if !only_if.holds(self.version_of(&farm)) {
+                    return drop(reply.send(Err(Refusal::Stale(format!("farm '{farm}'")))));
+                }
+                match config::edit(&self.text, self.format, &farm, &edit) {
+                    Ok(text) => self.prepare(number, text, self.format, Some(farm), reply),
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                }
+            }
+            Command::PatchBackend { farm, backend, patch, reply } => {
+                self.begin_patch(number, farm, backend, patch, reply);
+            }
+            other @ (Command::DryRun { .. } | Command::Cut { .. }) => self.answer(other),
+        }
+    }
+
+    fn version_of(&self, farm: &FarmName) -> Option<Version> {
+        self.config.farm(farm.as_str()).map(Version::of)
+    }
+
+    /// Has a text judged that is to be the configuration, and the file's content. `farm`: whose change it is.
+    fn prepare(
+        &mut self,
+        number: u64,
+        text: String,
+        format: Format,
+        farm: Option<FarmName>,
+        reply: Reply<Changes>,
+    ) {
+        // One of another format is not written.
+        if let Err(refusal) = self.may_be_written(format) {
+            return drop(reply.send(Err(self.refused(refusal))));
+        }
+        let in_force = self.in_force();
+        self.read(number, Answer::Api(reply), farm, move || in_force.prepare(text, format));
+    }
+
+    /// Has a configuration read and judged.
+    fn read(
+        &mut self,
+        number: u64,
+        answer: Answer,
+        farm: Option<FarmName>,
+        read: impl FnOnce() -> Result<Loaded, Refusal> + Send + 'static,
+    ) {
+        if self.jobs.is_stuck() {
+            return answer.give(Err(self.refused(no_disk(&self.config_path))));
+        }
+        self.jobs.run(Done::Broke(number), move || Done::Read(number, Box::new(read())));
+        self.changing.set(number, Step::Read { answer, farm }, DISK_WITHIN);
+    }
+
+    /// What was read.
+    pub(super) fn was_read(&mut self, number: u64, result: Result<Loaded, Refusal>) {
+        let Some(Step::Read { answer, farm }) = self.step(number) else {
+            return self.discard(result.ok().and_then(|loaded| loaded.staged));
+        };
+        let Loaded { text, format, config, staged } = match result {
+            Ok(loaded) => loaded,
+            Err(refusal) => return answer.give(Err(self.refused(refusal))),
+        };
+        if let Err(refusal) = self.may_become(format, &config) {
+            self.discard(staged);
+            return answer.give(Err(self.refused(refusal)));
+        }
+        let planned = self.consequences(&config);
+        let ready = Ready { new: Arc::new(config), text: text.into(), staged, planned, farm, answer };
+        let next = network::wanted(&ready.new, self.dataplane.backend_addresses());
+        let unknown = !self.surroundings.knows(&next.backends);
+        let mut meanwhile = network::wanted(&self.config, next.backends);
+        meanwhile.interfaces = next.interfaces;
+        let of = self.surroundings.want(meanwhile);
+        if unknown {
+            self.changing.set(number, Step::Resolved { of, ready }, NETWORK_WITHIN);
+        } else {
+            self.bring_in(number, ready);
+        }
+    }
+
+    /// What was staged is not wanted; to take it away may take a while.
+    fn discard(&self, staged: Option<Staged>) {
+        if let Some(staged) = staged {
+            self.jobs.run(Done::Nothing, move || {
+                drop(staged);
+                Done::Nothing
+            });
+        }
+    }
+
+    /// The maps follow the new configuration; then the files do, if there is anything to write.
+    fn bring_in(&mut self, number: u64, mut ready: Ready) {
+        let config = std::mem::replace(&mut self.config, ready.new.clone());
+        let gone = self.remember_vips(&config);
+        let former = Former { config, gone, overrides: self.overrides.without_others(&ready.new) };
+        if let Err(error) = self.reconcile() {
+            let refusal = Refusal::Failed(format!("{error:#}"));
+            return self.take_back(ready, former, refusal);
+        }
+        if ready.staged.is_none() && former.overrides.is_none() {
+            return self.came_into_force(number, ready, former);
+        }
+        let (staged, overrides, pass) = (ready.staged.take(), former.overrides.clone(), Pass::default());
+        let mine = pass.clone();
+        self.jobs.run(Done::Broke(number), move || {
+            if !mine.take() {
+                return Done::Written(number, Err(Refusal::Failed("it came too late".to_owned())));
+            }
+            let written = staged.map_or(Ok(()), Staged::commit).map_err(Refusal::from);
+            if written.is_ok()
+                && let Some(Err(error)) = overrides.map(|overrides| overrides.save())
+            {
+                tracing::warn!("{error:#}");
+            }
+            Done::Written(number, written)
+        });
+        self.changing.set(number, Step::Written { ready, former, pass }, DISK_WITHIN);
+    }
+
+    pub(super) fn was_written(&mut self, number: u64, result: Result<(), Refusal>) {
+        let Some(Step::Written { ready, former, .. }) = self.step(number) else {
+            return;
+        };
+        match result {
+            Ok(()) => self.came_into_force(number, ready, former),
+            Err(refusal) => self.take_back(ready, former, refusal),
+        }
+    }
+
+    /// Goes back to the configuration before.
+    fn take_back(&mut self, ready: Ready, former: Former, refusal: Refusal) {
+        self.config = former.config;
+        self.keep_vips(&former.gone);
+        self.follow();
+        self.want();
+        self.discard(ready.staged);
+        ready.answer.give(Err(self.refused(refusal)));
+    }
+
+    /// The configuration is the new one: everything else follows.
+    fn came_into_force(&mut self, number: u64, ready: Ready, former: Former) {
+        let Ready { text, planned, farm, answer, .. } = ready;
+        (self.text, self.generation) = (text, self.generation + 1);
+        if let Some(overrides) = former.overrides {
+            self.overrides = overrides;
+        }
+        self.remember_departed(&former.config);
+        self.watch_backends(false);
+        let of = self.want();
+        let done = Applied { planned, gone: former.gone, farm, answer };
+        if self.surroundings.tried() >= of {
+            self.cut_vips(number, done);
+        } else {
+            self.changing.set(number, Step::Placed { of, done }, NETWORK_WITHIN);
+        }
+    }
+
+    /// Cuts the connections of VIPs that are gone: whoever asked for the change is answered when it has come to its end.
+    fn cut_vips(&mut self, number: u64, done: Applied) {
+        if done.gone.is_empty() {
+            return self.conclude(done);
+        }
+        let (reader, gone) = (self.dataplane.reader(), done.gone.clone());
+        self.jobs.run(Done::Broke(number), move || {
+            reader.cut_vips(&gone);
+            Done::VipsCut(number)
+        });
+        self.changing.set(number, Step::Cut { done }, CUT_WITHIN);
+    }
+
+    pub(super) fn vips_were_cut(&mut self, number: u64) {
+        let Some(Step::Cut { done }) = self.step(number) else { return };
+        self.conclude(done);
+    }
+
+    fn conclude(&mut self, done: Applied) {
+        let Applied { planned, farm, answer, .. } = done;
+        let message = match &planned.lines[..] {
+            [] => format!("configuration {} applied: nothing new", self.generation),
+            lines => format!("configuration {} applied: {}", self.generation, lines.join("; ")),
+        };
+        self.tell(EventLevel::Info, EventKind::ConfigApplied, None, None, message);
+        self.publish();
+        let version = match farm {
+            Some(farm) => self.version_of(&farm),
+            None => Some(Version::of(&*self.text)),
+        };
+        answer.give(Ok(Changes { generation: self.generation, version, ..planned }));
+    }
+
+    /// The network has tried what was wanted of it.
+    pub(super) fn network_tried(&mut self) {
+        let tried = self.surroundings.tried();
+        let waited = |change: &mut Change| match change.step {
+            Step::Resolved { of, .. } | Step::Placed { of, .. } => tried >= of,
+            Step::Read { .. } | Step::Written { .. } | Step::Cut { .. } | Step::Saved { .. } => false,
+        };
+        if let Some(Change { number, step, .. }) = self.changing.now.take_if(waited) {
+            self.by = self.changing.by;
+            self.go_on_without_network(number, step);
+        }
+    }
+
+    fn go_on_without_network(&mut self, number: u64, step: Step) {
+        match step {
+            Step::Resolved { ready, .. } => self.bring_in(number, ready),
+            Step::Placed { done, .. } => self.cut_vips(number, done),
+            Step::Read { .. } | Step::Written { .. } | Step::Cut { .. } | Step::Saved { .. } => {}
+        }
+    }
+
+    /// Has what operators have set saved, before it comes into force.
+    pub(super) fn save(&mut self, number: u64, patch: Patch) {
+        if self.jobs.is_stuck() {
+            return patch.refuse(no_disk(self.overrides.path()));
+        }
+        let next = patch.next.clone();
+        self.jobs.run(Done::Broke(number), move || {
+            Done::Saved(number, next.save().map_err(|error| format!("{error:#}")))
+        });
+        self.changing.set(number, Step::Saved { patch }, DISK_WITHIN);
+    }
+
+    pub(super) fn was_saved(&mut self, number: u64, result: Result<(), String>) {
+        let Some(Step::Saved { patch }) = self.step(number) else {
+            // It was given up, and may have been written after what is in force.
+            return self.save_again();
+        };
+        match result {
+            Ok(()) => self.patched(patch),
+            Err(words) => patch.refuse(Refusal::Failed(words)),
+        }
+    }
+
+    /// Has what is in force saved, for nobody who waits.
+    pub(super) fn save_again(&self) {
+        let overrides = self.overrides.clone();
+        self.jobs.run(Done::Nothing, move || {
+            if let Err(error) = overrides.save() {
+                tracing::warn!("{error:#}");
+            }
+            Done::Nothing
+        });
+    }
+
+    /// Whatever takes longer than it may is given up.
+    pub(super) fn give_up_overdue(&mut self, now: Instant) {
+        let Some(Change { number, step, .. }) = self.changing.now.take_if(|change| now >= change.until)
+        else {
+            return;
+        };
+        self.by = self.changing.by;
+        match step {
+            Step::Read { answer, .. } => {
+                self.jobs.give_up();
+                answer.give(Err(self.refused(no_disk(&self.config_path))));
+            }
+            Step::Resolved { .. } | Step::Placed { .. } => {
+                tracing::warn!("the network takes its time; the change goes on without it");
+                self.go_on_without_network(number, step);
+            }
+            Step::Written { ready, former, pass } => {
+                if pass.take() {
+                    self.jobs.give_up();
+                    let refusal = no_disk(&self.config_path);
+                    return self.take_back(ready, former, refusal);
+                }
+                tracing::warn!("writing {} takes its time", self.config_path.display());
+                self.changing.set(number, Step::Written { ready, former, pass }, DISK_WITHIN);
+            }
+            Step::Cut { done } => {
+                self.jobs.give_up();
+                self.conclude(done);
+            }
+            Step::Saved { patch } => {
+                self.jobs.give_up();
+                patch.refuse(no_disk(self.overrides.path()));
+            }
+        }
+    }
+
+    /// A step has broken off.
+    pub(super) fn change_broke(&mut self, number: u64) {
+        let broken = || Refusal::Failed("it broke off; the log says more".to_owned());
+        match self.step(number) {
+            None => {}
+            Some(Step::Read { answer, .. }) => answer.give(Err(self.refused(broken()))),
+            Some(Step::Written { ready, former, .. }) => self.take_back(ready, former, broken()),
+            Some(Step::Saved { patch }) => patch.refuse(broken()),
+            Some(Step::Cut { done }) => self.conclude(done),
+            Some(step @ (Step::Resolved { .. } | Step::Placed { .. })) => {
+                self.go_on_without_network(number, step)
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Refusal {
+        let message = format!("a configuration was refused, nothing has changed: {refusal}");
+        self.tell(EventLevel::Warning, EventKind::ConfigRefused, None, None, message);
+        refusal
+    }
+}

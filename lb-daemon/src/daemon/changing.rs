@@ -1,0 +1,175 @@
+//! A change that is asked for: who asked, which step it is at, and those that wait behind it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lb_core::config::model::{Config, FarmName};
+use lb_core::state::Peer;
+
+use super::jobs::{Jobs, Pass};
+use super::patch::Patch;
+use crate::clock;
+use crate::config::Staged;
+use crate::handle::{Changes, Order, Refusal, Reply};
+use crate::overrides::Overrides;
+
+/// A disk that takes longer is broken, or so busy that its operator must know.
+pub const DISK_WITHIN: Duration = Duration::from_secs(5);
+/// The network answers in hundredths of a second. What is not known by then comes later, by itself.
+pub const NETWORK_WITHIN: Duration = Duration::from_secs(3);
+/// Cutting looks at the whole tables.
+pub const CUT_WITHIN: Duration = Duration::from_secs(10);
+/// So many changes wait; more are left where they are.
+const WAITING_MAX: usize = 64;
+
+/// A change as it is asked for.
+pub(super) enum Request {
+    Command(Order),
+    /// By a signal.
+    Reload,
+}
+
+/// Who is told what became of it.
+pub(super) enum Answer {
+    Api(Reply<Changes>),
+    /// A signal waits for no answer.
+    Log,
+}
+
+impl Answer {
+    pub fn give(self, result: Result<Changes, Refusal>) {
+        match (self, result) {
+            // Whoever asked may have left.
+            (Self::Api(reply), result) => drop(reply.send(result)),
+            (Self::Log, Ok(_)) => {}
+            (Self::Log, Err(refusal)) => tracing::warn!("the configuration stays as it is: {refusal}"),
+        }
+    }
+}
+
+/// The one under way, and those that wait.
+#[derive(Default)]
+pub(super) struct Changing {
+    pub waiting: VecDeque<Request>,
+    pub now: Option<Change>,
+    /// Who asked for the one under way.
+    pub by: Option<Peer>,
+    pub count: u64,
+}
+
+pub(super) struct Change {
+    pub number: u64,
+    pub step: Step,
+    /// Until when the step may take.
+    pub until: Instant,
+}
+
+/// What is waited for.
+pub(super) enum Step {
+    /// The text and what it says.
+    Read {
+        answer: Answer,
+        farm: Option<FarmName>,
+    },
+    /// The next hops of new backends, and whose the new VIPs are.
+    Resolved {
+        of: u64,
+        ready: Ready,
+    },
+    Written {
+        ready: Ready,
+        former: Former,
+        pass: Pass,
+    },
+    /// VIPs come and go.
+    Placed {
+        of: u64,
+        done: Applied,
+    },
+    /// Connections of VIPs that are gone.
+    Cut {
+        done: Applied,
+    },
+    Saved {
+        patch: Patch,
+    },
+}
+
+/// A configuration that may come into force.
+pub(super) struct Ready {
+    pub new: Arc<Config>,
+    pub text: Arc<str>,
+    /// To become the file's content.
+    pub staged: Option<Staged>,
+    pub planned: Changes,
+    /// Whose change it is, if it is one farm's.
+    pub farm: Option<FarmName>,
+    pub answer: Answer,
+}
+
+/// What comes back into force if the new one cannot be written.
+pub(super) struct Former {
+    pub config: Arc<Config>,
+    pub gone: Vec<IpAddr>,
+    pub overrides: Option<Overrides>,
+}
+
+/// A configuration that is in force.
+pub(super) struct Applied {
+    pub planned: Changes,
+    pub gone: Vec<IpAddr>,
+    pub farm: Option<FarmName>,
+    pub answer: Answer,
+}
+
+impl Changing {
+    /// Whether another one can be taken in.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
+    }
+
+    /// Takes the change of that number out, if it is under way.
+    pub fn take(&mut self, number: u64, jobs: &Jobs) -> Option<Step> {
+        let change = self.now.take_if(|change| change.number == number);
+        if change.is_none() {
+            // It was given up.
+            jobs.came_back();
+        }
+        Some(change?.step)
+    }
+
+    pub fn set(&mut self, number: u64, step: Step, within: Duration) {
+        self.now = Some(Change { number, step, until: clock::now() + within });
+    }
+}
+
+pub(super) fn no_disk(path: &Path) -> Refusal {
+    Refusal::Failed(format!(
+        "{}: the disk, or what answers look-ups of users, has not answered for {} s",
+        path.display(),
+        DISK_WITHIN.as_secs()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_ends_after_it_was_given_up_is_no_step_of_the_next_change() {
+        let (jobs, _inbox) = Jobs::new();
+        let mut changing = Changing::default();
+        let step = || Step::Read { answer: Answer::Log, farm: None };
+        changing.set(1, step(), DISK_WITHIN);
+        assert!(matches!(changing.take(1, &jobs), Some(Step::Read { .. })));
+        changing.set(2, step(), DISK_WITHIN);
+        (0..4).for_each(|_| jobs.give_up());
+        assert!(jobs.is_stuck());
+        assert!(changing.take(1, &jobs).is_none());
+        assert!(!jobs.is_stuck(), "one has come back");
+        assert!(changing.take(2, &jobs).is_some(), "the other goes on");
+    }
+}

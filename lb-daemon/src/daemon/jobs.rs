@@ -1,0 +1,174 @@
+//! What the loop has others do that may take a while: files, look-ups of users, the connection tables. Each ends as an event,
+//! whatever becomes of it; nobody waits for one.
+//!
+//! A job cannot be stopped: a disk that hangs keeps its thread. So there are at most a few of those ([`Jobs::is_stuck`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use lb_core::config::ConfigError;
+use lb_core::config::model::{Config, Farm};
+use tokio::sync::mpsc;
+
+use super::health::Down;
+use crate::config::{self, Staged};
+use crate::datapath::{Sweep, Sweeper};
+use crate::handle::{Changes, Format, Refusal, Reply};
+
+/// What a job has come to.
+pub(super) enum Done {
+    /// A configuration was read, by the number of the change that it is for.
+    Read(u64, Box<Result<Loaded, Refusal>>),
+    /// The configuration file was written.
+    Written(u64, Result<(), Refusal>),
+    /// What operators have set was written.
+    Saved(u64, Result<(), String>),
+    /// The connections of VIPs that are gone are cut.
+    VipsCut(u64),
+    /// A change's job broke off.
+    Broke(u64),
+    /// A text was judged that is not to be applied.
+    Judged(Box<Result<Config, Vec<ConfigError>>>, Format, Reply<Changes>),
+    /// A slice of the tables was swept; with it perhaps a round.
+    Swept(Box<Sweeper>, Option<Box<Sweep>>),
+    SweepBroke,
+    /// A backend that went down has had its connections cut.
+    Cut(Box<Down>),
+    /// Nobody waits for it.
+    Nothing,
+}
+
+/// A configuration, valid by itself.
+pub(super) struct Loaded {
+    pub text: String,
+    pub format: Format,
+    pub config: Config,
+    /// Ready to become the file's content, if it is to.
+    pub staged: Option<Staged>,
+}
+
+/// What is in force: what a text is compared with that is to take its place.
+#[derive(Clone)]
+pub(super) struct InForce {
+    pub config: Arc<Config>,
+    pub text: Arc<str>,
+    pub format: Format,
+    /// The configuration file.
+    pub path: PathBuf,
+}
+
+impl InForce {
+    /// Reads the configuration file.
+    pub fn load(&self) -> Result<Loaded, Refusal> {
+        let text = config::read_text(&self.path).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let config = self.judge(&text, self.format).map_err(Refusal::Invalid)?;
+        Ok(Loaded { text, format: self.format, config, staged: None })
+    }
+
+    /// Judges a text, and stages it to become the file's content: what can fail at the disk fails before anything has changed.
+    pub fn prepare(&self, text: String, format: Format) -> Result<Loaded, Refusal> {
+        let config = self.judge(&text, format).map_err(Refusal::Invalid)?;
+        let staged = Some(config::stage(&self.path, &self.text, &text)?);
+        Ok(Loaded { text, format, config, staged })
+    }
+
+    /// A farm that changes must have all it needs on this host, and one that runs on as it was keeps no other from being
+    /// changed.
+    pub fn judge(&self, text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
+        let changes = |farm: &Farm| farm.enabled && self.config.farm(farm.name.as_str()) != Some(farm);
+        config::judge(text, format)?.unless(changes)
+    }
+}
+
+/// So many jobs of which nobody expects an end any more are no accident.
+const STUCK_MAX: usize = 4;
+
+/// Starts jobs.
+#[derive(Clone)]
+pub(super) struct Jobs {
+    done: mpsc::UnboundedSender<Done>,
+    stuck: Arc<AtomicUsize>,
+}
+
+impl Jobs {
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Done>) {
+        let (done, inbox) = mpsc::unbounded_channel();
+        (Self { done, stuck: Arc::default() }, inbox)
+    }
+
+    /// Does `work` beside the loop. `broke` is told if it panics.
+    pub fn run(&self, broke: Done, work: impl FnOnce() -> Done + Send + 'static) {
+        let (done, job) = (self.done.clone(), tokio::task::spawn_blocking(work));
+        tokio::spawn(async move {
+            let told = job.await.unwrap_or_else(|error| {
+                tracing::error!("a task beside the loop broke off: {error}");
+                broke
+            });
+            // The daemon may have stopped meanwhile.
+            done.send(told).ok();
+        });
+    }
+
+    /// For jobs that tell more than once.
+    pub fn done(&self) -> mpsc::UnboundedSender<Done> {
+        self.done.clone()
+    }
+
+    /// Somebody has stopped waiting for a job; the mark is taken back when it ends after all.
+    pub fn give_up(&self) {
+        self.stuck.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job has ended that was given up.
+    pub fn came_back(&self) {
+        self.stuck.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether so many jobs hang that another one is not to be begun.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed) >= STUCK_MAX
+    }
+}
+
+/// Says whether a write may still take effect: either the writer takes the pass before it does, or the loop when its patience
+/// is over.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pass(Arc<AtomicU8>);
+
+impl Pass {
+    /// Whether it was free until now.
+    pub fn take(&self) -> bool {
+        self.0.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_panics_ends_as_an_event() {
+        let (jobs, mut inbox) = Jobs::new();
+        jobs.run(Done::Broke(7), || panic!("on purpose"));
+        assert!(matches!(inbox.recv().await, Some(Done::Broke(7))));
+        jobs.run(Done::Broke(8), || Done::VipsCut(8));
+        assert!(matches!(inbox.recv().await, Some(Done::VipsCut(8))));
+    }
+
+    #[test]
+    fn a_pass_is_taken_once() {
+        let pass = Pass::default();
+        assert!(pass.clone().take());
+        assert!(!pass.take());
+    }
+
+    #[test]
+    fn a_few_jobs_that_hang_are_enough() {
+        let (jobs, _inbox) = Jobs::new();
+        (0..STUCK_MAX).for_each(|_| jobs.give_up());
+        assert!(jobs.is_stuck());
+        jobs.came_back();
+        assert!(!jobs.is_stuck());
+    }
+}
