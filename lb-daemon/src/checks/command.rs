@@ -4,8 +4,10 @@
 //! may do is in [`sandbox`]; how it is run, and what is left when a future is dropped (nothing), in [`process`].
 //! The contract with the program's author is in `docs/command-checks.md`.
 
+mod namespace;
 pub(crate) mod process;
 mod sandbox;
+mod syscalls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -94,7 +94,36 @@ fn it_has_limits() {
     assert_eq!(hard("Max core file size"), 0);
     assert_eq!(hard("Max open files"), 256);
     assert_eq!(hard("Max cpu time"), PATIENCE.as_secs() + 2);
-    assert!(hard("Max processes") <= 2048);
+    assert_eq!(hard("Max processes"), 256);
+    scene.assert_clean();
+}
+
+#[test]
+fn it_gets_no_namespace_in_which_it_could_do_more() {
+    let scene = Scene::new();
+    for kind in ["--user --map-root-user", "--user", "--user --net", "--user --mount", "--user --pid --fork"]
+    {
+        let run = scene.script(&format!("unshare {kind} cat /proc/self/status"), PATIENCE);
+        assert!(!run.passed(), "{kind}: {}", run.output);
+        assert!(run.output.contains("Operation not permitted"), "{kind}: {}", run.output);
+    }
+    // What programs do with clone(2) and clone3(2) goes on.
+    let run = scene.script("(echo a | cat) && grep -E 'Seccomp:|NoNewPrivs' /proc/self/status", PATIENCE);
+    assert_eq!(run.output, "a\nNoNewPrivs:\t1\nSeccomp:\t2\n");
+    scene.assert_clean();
+}
+
+#[test]
+fn it_has_its_users_number_alone_in_a_user_namespace_of_its_own() {
+    let scene = Scene::new();
+    let run =
+        scene.script("cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user", PATIENCE);
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let words: Vec<String> = run.output.split_whitespace().map(str::to_owned).collect();
+    let (uid, gid) = (nobody.uid.to_string(), nobody.gid.to_string());
+    assert_eq!(words[..6], [&uid, &uid, "1", &gid, &gid, "1"], "{}", run.output);
+    let outside = std::fs::read_link("/proc/self/ns/user").unwrap();
+    assert_ne!(words[6], outside.to_str().unwrap());
     scene.assert_clean();
 }
 

@@ -71,6 +71,51 @@ fn many_children_that_fork_on_die_together() {
     scene.assert_clean();
 }
 
+const BOMB: &str = "DROVER_TEST_BOMB";
+/// So many processes a user may have on the whole machine while a bomb goes off: what holds must hold by less.
+const BOMB_MAX: u64 = 400;
+
+/// Not a test: what the next one runs as a process of its own, whose limits it lowers for all that it starts.
+#[test]
+fn stand_in_for_a_daemon_with_a_fork_bomb() {
+    if std::env::var_os(BOMB).is_none() {
+        return;
+    }
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_NPROC, BOMB_MAX, BOMB_MAX).unwrap();
+    let scene = Scene::new();
+    let start = |script: &str| {
+        let (check, context) = (scene.check(&[&scene.plugin(script)]), scene.context(Duration::from_secs(5)));
+        let address = "10.0.0.11:443".parse().unwrap();
+        scene.runtime.spawn(async move { run(address, &check, &context).await })
+    };
+    // One that takes all processes there are and keeps them, and one whose come and go.
+    let greedy = start("for i in 1 2 3; do sh -c 'while :; do sleep 1000 & done' & done; exec sleep 1000");
+    eventually("the bomb has gone off", || scene.processes().len() > 150);
+    let classic = start("bomb() { bomb | bomb & }; bomb; exec sleep 1000");
+    // A check of the same user, with children of its own.
+    for _ in 0..5 {
+        let run = scene.script("a=$(echo a | cat | cat); (sleep 0.01 & wait); echo $a", PATIENCE);
+        assert!(run.passed() && run.output == "a\n", "{run:?}");
+        assert!(!greedy.is_finished() && !classic.is_finished(), "meanwhile the bombs went on");
+    }
+    for bomb in [greedy, classic] {
+        assert!(scene.runtime.block_on(bomb).unwrap().unwrap().killed);
+    }
+    scene.assert_clean();
+}
+
+#[test]
+fn a_fork_bomb_takes_no_process_from_other_checks_of_its_user() {
+    let daemon = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "misbehaviour::stand_in_for_a_daemon_with_a_fork_bomb", "--nocapture"])
+        .env(BOMB, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&daemon.stderr);
+    assert!(daemon.status.success(), "{said}");
+}
+
 #[test]
 fn a_flood_is_drained_and_thrown_away() {
     let scene = Scene::new();

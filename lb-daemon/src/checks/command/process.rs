@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::sandbox::{Sandbox, confine};
+use super::syscalls;
 use crate::checks::Untried;
 use crate::clock;
 use crate::program::{find_program, find_user};
@@ -159,7 +160,8 @@ impl Job {
 /// The sandbox of a user by name. Never root: a configuration that says so got past its validation.
 fn sandbox(user: &str, cpu: u64) -> Result<Sandbox, Untried> {
     let user = find_user(user).map_err(|unfit| Untried(unfit.to_string()))?;
-    Ok(Sandbox { uid: user.uid.as_raw(), gid: user.gid.as_raw(), cpu })
+    let filters = syscalls::filters().map_err(Untried)?;
+    Ok(Sandbox { uid: user.uid.as_raw(), gid: user.gid.as_raw(), cpu, filters })
 }
 
 /// Why a program could not be run.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! daemon --- warden ---+--- reaper     (process 1 of a PID namespace of its own)
-//!                      +--- command    (in that namespace, with all that it forks)
+//!                      +--- command    (in that namespace, and in a user namespace of its own, with all that it forks)
 //! ```
 //!
 //! The *warden* waits for the command's end, or for the end of the daemon's interest in it: the closing of a pipe, the
@@ -19,13 +19,19 @@ use std::os::fd::RawFd;
 use std::ptr;
 
 use libc::{c_int, c_long, c_ulong, pid_t};
+use seccompiler::BpfProgram;
 use tokio::process::Command;
+
+use super::namespace::Meeting;
 
 /// The most memory that each process of a command may map.
 const ADDRESS_SPACE: libc::rlim_t = 512 << 20;
 const OPEN_FILES: libc::rlim_t = 256;
-/// The most processes of a command's user on the whole host: far more than the checks need, far fewer than hurt it.
-const PROCESSES: libc::rlim_t = 2048;
+/// The most processes of a command, where it has a user namespace of its own: 64 commands that all fork without end are far
+/// fewer than hurt the host.
+const PROCESSES: libc::rlim_t = 256;
+/// Else: of its user on the whole host.
+const PROCESSES_OF_USER: libc::rlim_t = 2048;
 
 /// Who the command is and what it may spend.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +40,8 @@ pub(super) struct Sandbox {
     pub gid: libc::gid_t,
     /// Seconds of processor time for each process.
     pub cpu: u64,
+    /// What it may not ask the kernel for.
+    pub filters: &'static [BpfProgram; 2],
 }
 
 /// Makes `command` run in `sandbox`, for as long as the other end of the pipe `lifeline` is open.
@@ -58,9 +66,13 @@ impl Sandbox {
             if reaper == 0 {
                 reap();
             }
+            let meeting = Meeting::new()?;
             match ok(libc::fork()) {
-                Ok(0) => self.become_command(),
-                Ok(command) => guard(reaper, command, lifeline),
+                Ok(0) => self.become_command(&meeting),
+                Ok(command) => {
+                    meeting.attend(command, self.uid, self.gid);
+                    guard(reaper, command, lifeline)
+                }
                 Err(error) => {
                     libc::kill(reaper, libc::SIGKILL);
                     libc::waitpid(reaper, ptr::null_mut(), 0);
@@ -74,7 +86,7 @@ impl Sandbox {
     ///
     /// # Safety
     /// Only in a process that is about to run another program.
-    unsafe fn become_command(self) -> io::Result<()> {
+    unsafe fn become_command(self, meeting: &Meeting) -> io::Result<()> {
         // SAFETY: system calls on this process; the pointers are to locals that outlive the calls, or null where that
         // is allowed. Raw calls where the C library would want to tell threads that do not exist in this process.
         unsafe {
@@ -84,8 +96,9 @@ impl Sandbox {
             limit(libc::RLIMIT_AS as c_int, ADDRESS_SPACE)?;
             limit(libc::RLIMIT_CPU as c_int, self.cpu)?;
             limit(libc::RLIMIT_NOFILE as c_int, OPEN_FILES)?;
-            limit(libc::RLIMIT_NPROC as c_int, PROCESSES)?;
             limit(libc::RLIMIT_CORE as c_int, 0)?;
+            let processes = if meeting.enter()? { PROCESSES } else { PROCESSES_OF_USER };
+            limit(libc::RLIMIT_NPROC as c_int, processes)?;
 
             let zero: c_ulong = 0;
             ok(libc::prctl(
@@ -108,6 +121,13 @@ impl Sandbox {
             let none = [CapabilityData::default(); 2];
             done(libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()))?;
             ok(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1 as c_ulong, zero, zero, zero))?;
+            for filter in self.filters {
+                let program = libc::sock_fprog {
+                    len: u16::try_from(filter.len()).unwrap_or(0),
+                    filter: filter.as_ptr().cast_mut().cast(),
+                };
+                done(libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program))?;
+            }
 
             // Marked rather than closed: by one of them the daemon learns whether the program could be run.
             done(libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC))
@@ -132,7 +152,7 @@ struct CapabilityData {
     inheritable: u32,
 }
 
-fn ok(result: c_int) -> io::Result<c_int> {
+pub(super) fn ok(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
