@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "api/keys.rs"]
+mod keys;
 #[path = "api/versions.rs"]
 mod versions;
 

@@ -154,7 +154,7 @@ fn nearly_right() -> impl Strategy<Value = Node> {
 
 /// Keys that some type of check has, with a value that fits some of them.
 fn own_keys() -> impl Strategy<Value = Vec<(String, Node)>> {
-    let keys = lb_core::config::keys::CHECK.keys;
+    let keys = lb_core::config::keys::CHECK.names();
     let value = prop_oneof![
         word().prop_map(|word| text(&word)),
         prop::collection::vec(word().prop_map(|word| text(&word)), 0..4)

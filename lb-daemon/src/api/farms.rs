@@ -56,7 +56,7 @@ pub(super) async fn get_farm(
         ("If-Match" = Option<String>, Header, description = "Only if it is that version still: an `ETag`"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no such farm"),
     ),
-    request_body(content = Object, description = "The keys of a `[[farm]]` table; `name` may be left out",
+    request_body(content = Object, description = "A `[[farm]]` table; `name` may be left out",
         example = json!({"vip": "192.0.2.10", "ports": [80], "backend": [{"address": "10.0.0.11"}]})),
     responses(
         (status = 200, description = "Done", body = Changes,

@@ -11,6 +11,7 @@ mod connections;
 mod events;
 mod extract;
 mod farms;
+mod keys;
 mod metrics;
 mod metrics_format;
 mod problem;
@@ -73,7 +74,9 @@ pub fn router(handle: Handle) -> Router {
 fn router_until(handle: Handle, stopping: watch::Receiver<bool>) -> Router {
     let (router, description) = described().split_for_parts();
     // The description is made of strings and numbers: it always serialises.
-    let openapi = description.to_json().unwrap_or_default().into();
+    let mut description = serde_json::to_value(description).unwrap_or_default();
+    keys::describe(&mut description);
+    let openapi = description.to_string().into();
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

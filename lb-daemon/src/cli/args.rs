@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+pub use lb_core::config::keys::SOCKET as DEFAULT_SOCKET;
+
 const DEFAULT_CONFIG: &str = "/etc/drover/drover.toml";
-pub const DEFAULT_SOCKET: &str = "/run/drover/control.sock";
 
 const GLOBAL: &str = "Options of every command";
 

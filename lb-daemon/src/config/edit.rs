@@ -77,13 +77,8 @@ pub fn ordered(map: &Map<String, Value>) -> Entries {
 }
 
 fn rank(key: &str) -> usize {
-    let tables = [
-        keys::FARM.keys,
-        keys::BACKEND.keys,
-        keys::CHECK.keys,
-        keys::TIMEOUTS.keys,
-        keys::PASSIVE.keys,
-        keys::ON_CHANGE.keys,
-    ];
-    tables.iter().copied().flatten().position(|known| *known == key).unwrap_or(usize::MAX)
+    let tables =
+        [&keys::FARM, &keys::BACKEND, &keys::CHECK, &keys::TIMEOUTS, &keys::PASSIVE, &keys::ON_CHANGE];
+    let mut names = tables.iter().flat_map(|table| table.keys).map(|key| key.name);
+    names.position(|known| known == key).unwrap_or(usize::MAX)
 }

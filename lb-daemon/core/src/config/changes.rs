@@ -3,10 +3,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::model::{
-    Addresses, Backend, Config, Daemon, Farm, Hook, Mode, OnDown, Passive, Protocols, Scheduler, WhenAllDown,
-    XdpMode,
-};
+use super::model::{Addresses, Backend, Config, Daemon, Farm, Hook, Passive, Protocols, Word as _};
 use super::text::{duration_text, ports_text};
 
 mod checks;
@@ -60,7 +57,7 @@ fn daemon_changes(old: &Daemon, new: &Daemon) -> Vec<Change> {
     let group = |group: &Option<String>| group.clone().unwrap_or_else(|| "none".to_owned());
     let rows = [
         ("interfaces", old.interfaces.join(", "), interfaces.join(", "), true),
-        ("xdp_mode", xdp_mode_text(old.xdp_mode).to_owned(), xdp_mode_text(*xdp_mode).to_owned(), true),
+        ("xdp_mode", old.xdp_mode.word().to_owned(), xdp_mode.word().to_owned(), true),
         ("socket", old.socket.display().to_string(), socket.display().to_string(), true),
         ("socket_group", group(&old.socket_group), group(socket_group), true),
         ("state_dir", old.state_dir.display().to_string(), state_dir.display().to_string(), true),
@@ -76,14 +73,6 @@ fn daemon_changes(old: &Daemon, new: &Daemon) -> Vec<Change> {
 
 fn connections_text(connections: Option<u32>) -> String {
     connections.map_or_else(|| "by the machine's memory".to_owned(), |connections| connections.to_string())
-}
-
-fn xdp_mode_text(mode: XdpMode) -> &'static str {
-    match mode {
-        XdpMode::Auto => "auto",
-        XdpMode::Native => "native",
-        XdpMode::Generic => "generic",
-    }
 }
 
 fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
@@ -114,8 +103,8 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     differ("vip", list(&old.vips), list(vips));
     differ("ports", ports_text(&old.ports), ports_text(ports));
     differ("protocol", protocols_text(old.protocols), protocols_text(*protocols));
-    differ("mode", mode_text(old.mode).to_owned(), mode_text(*mode).to_owned());
-    differ("scheduler", scheduler_text(old.scheduler).to_owned(), scheduler_text(*scheduler).to_owned());
+    differ("mode", old.mode.word().to_owned(), mode.word().to_owned());
+    differ("scheduler", old.scheduler.word().to_owned(), scheduler.word().to_owned());
     for (what, from, to) in [
         ("timeouts.syn", old.timeouts.syn, timeouts.syn),
         ("timeouts.established", old.timeouts.established, timeouts.established),
@@ -125,8 +114,8 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     ] {
         differ(what, duration_text(from), duration_text(to));
     }
-    differ("on_down", on_down_text(old.on_down).to_owned(), on_down_text(*on_down).to_owned());
-    let (before, after) = (when_all_down_text(old.when_all_down), when_all_down_text(*when_all_down));
+    differ("on_down", old.on_down.word().to_owned(), on_down.word().to_owned());
+    let (before, after) = (old.when_all_down.word(), when_all_down.word());
     differ("when_all_down", before.to_owned(), after.to_owned());
     differ("slow_start", duration_text(old.slow_start), duration_text(*slow_start));
     differ("passive.suspect", old.passive.suspect.to_string(), passive.suspect.to_string());
@@ -176,33 +165,6 @@ fn addresses_text(addresses: &Addresses) -> String {
 fn protocols_text(protocols: Protocols) -> String {
     let names = [("tcp", protocols.tcp), ("udp", protocols.udp)];
     list(&names.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect::<Vec<_>>())
-}
-
-fn mode_text(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Nat => "nat",
-        Mode::Dnat => "dnat",
-    }
-}
-
-fn scheduler_text(scheduler: Scheduler) -> &'static str {
-    match scheduler {
-        Scheduler::Maglev => "maglev",
-    }
-}
-
-fn on_down_text(on_down: OnDown) -> &'static str {
-    match on_down {
-        OnDown::Cut => "cut",
-        OnDown::Keep => "keep",
-    }
-}
-
-fn when_all_down_text(when_all_down: WhenAllDown) -> &'static str {
-    match when_all_down {
-        WhenAllDown::Refuse => "refuse",
-        WhenAllDown::TryAll => "try-all",
-    }
 }
 
 fn eject_text(passive: &Passive) -> String {

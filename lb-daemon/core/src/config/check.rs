@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use super::fields::{Errors, Place, Spot, Table};
-use super::keys::{self, CHECK_OWNERS, CHECK_TYPES};
+use super::keys::{self, CHECK_TYPES, owners};
 use super::model::{Check, CheckKind};
 use super::probe;
-use super::rules;
-
-/// Below this a check is a load of its own.
-const LEAST: Duration = Duration::from_millis(10);
+use super::text::duration_text;
 
 #[derive(Debug)]
 pub struct CheckDraft {
@@ -51,21 +48,13 @@ fn read_check(place: &Place<'_>, errors: &mut Errors) -> Option<CheckDraft> {
         judge_keys(&table, word, errors);
         probe::read_kind(&table, word, errors)
     });
-    let interval =
-        table.get("interval").map_or(Some(default.interval), |place| place.duration(LEAST, errors));
+    let interval = table.duration("interval", errors);
     // A short interval alone is no mistake: the defaults give way.
-    let timeout = read_within(&table, "timeout", interval, default.timeout, errors);
-    let fast_interval = read_within(&table, "fast_interval", interval, default.fast_interval, errors);
-    let mut read_count = |key: &str, default: u32| match table.get(key) {
-        Some(place) => place.integer(1..=1000, errors).and_then(|count| u32::try_from(count).ok()),
-        None => Some(default),
-    };
-    let (rise, fall) = (read_count("rise", default.rise), read_count("fall", default.fall));
+    let timeout = read_within(&table, "timeout", interval, errors);
+    let fast_interval = read_within(&table, "fast_interval", interval, errors);
+    let (rise, fall) = (table.number("rise", errors), table.number("fall", errors));
     // What a type does not have is told already.
-    let port = match table.get("port") {
-        Some(place) if word != Some("icmp") => place.port(errors).map(Some),
-        Some(_) | None => Some(None),
-    };
+    let port = if word == Some("icmp") { Some(None) } else { table.number_if_any("port", errors) };
     let make = || {
         Some(Check {
             kind: kind.clone()?,
@@ -87,27 +76,23 @@ fn read_within(
     table: &Table<'_>,
     key: &str,
     interval: Option<Duration>,
-    default: Duration,
     errors: &mut Errors,
 ) -> Option<Duration> {
-    let Some(place) = table.get(key) else {
-        return Some(interval.map_or(default, |interval| interval.min(default)));
-    };
-    let duration = place.duration(LEAST, errors)?;
-    if let Some(interval) = interval
-        && duration > interval
-    {
-        rules::longer_than_interval(&place.spot, duration, interval, errors);
-        return None;
-    }
-    Some(duration)
+    let duration = table.duration(key, errors)?;
+    let Some(interval) = interval.filter(|interval| duration > *interval) else { return Some(duration) };
+    let Some(place) = table.get(key) else { return Some(interval) };
+    let (duration, interval) = (duration_text(duration), duration_text(interval));
+    let message = format!("{duration} is longer than the check's interval of {interval}");
+    errors.push(&place.spot, message, format!("write \"{interval}\" or less, or a longer `interval`"));
+    None
 }
 
 /// Reports each key that checks of another type have.
 fn judge_keys(table: &Table<'_>, word: &str, errors: &mut Errors) {
-    for (key, owners) in CHECK_OWNERS.iter().filter(|(_, owners)| !owners.contains(&word)) {
+    for key in keys::CHECK.names() {
+        let Some(owners) = owners(key).filter(|owners| !owners.contains(&word)) else { continue };
         let Some(spot) = table.key_spot(key) else { continue };
-        if *key == "port" {
+        if key == "port" {
             errors.push(
                 &spot,
                 "a check of type \"icmp\" has no port",

@@ -3,7 +3,6 @@
 //! Values that were refused are `None`, so that rules which need them are not judged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use super::address::{Kind, PlacedAddress, read_addresses};
 use super::check::{CheckDraft, read_checks};
@@ -11,11 +10,9 @@ use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
 use super::model::{
     Addresses, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Scheduler, Timeouts,
-    WEIGHT_MAX,
 };
 use super::ports::{PlacedPorts, read_ports};
 use super::reaction::{Reaction, read_reaction};
-use super::rules;
 use super::tree::quoted;
 
 /// A farm that has been read but not judged against the others.
@@ -59,9 +56,7 @@ impl FarmDraft {
     pub fn read(place: &Place<'_>, errors: &mut Errors) -> Option<Self> {
         let table = Table::open(place, &keys::FARM, errors)?;
         let name = read_farm_name(&table, errors);
-        let kind = table
-            .get("type")
-            .is_none_or(|place| place.choice(&[("l4", ())], &["redirect"], errors).is_some());
+        let kind = table.known_word("type", errors).is_some();
         let (vips, vips_whole) =
             match table.need("vip", "write vip = \"192.0.2.10\", the address clients connect to", errors) {
                 Some(place) => read_addresses(&place, Kind::Vip, errors),
@@ -74,16 +69,10 @@ impl FarmDraft {
             Some(place) => read_protocols(&place, errors).map(|protocols| (protocols, place.spot)),
             None => Some((Protocols { tcp: true, udp: false }, table.spot.clone())),
         };
-        let mode = table.get("mode").map_or(Some(Mode::Nat), |place| {
-            place.choice(&[("nat", Mode::Nat), ("dnat", Mode::Dnat)], &["dsr", "ipip", "gue"], errors)
-        });
-        let scheduler = table.get("scheduler").map_or(Some(Scheduler::Maglev), |place| {
-            let later = ["weighted-round-robin", "least-connections", "source-hash"];
-            place.choice(&[("maglev", Scheduler::Maglev)], &later, errors)
-        });
+        let (mode, scheduler) = (table.word("mode", errors), table.word("scheduler", errors));
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
-        let enabled = table.get("enabled").map_or(Some(true), |place| place.boolean(errors));
+        let enabled = table.boolean("enabled", errors);
         let reaction = read_reaction(&table, errors);
         let (backends, backends_whole) = read_backends(&table, errors);
         let (checks, checks_whole) = read_checks(&table, errors);
@@ -96,9 +85,7 @@ impl FarmDraft {
             _ => None,
         };
         let spot = table.spot;
-        let draft = Self { spot, name, vips, vips_whole, ports, protocols, backends, checks, rest };
-        rules::judge(&draft, errors);
-        Some(draft)
+        Some(Self { spot, name, vips, vips_whole, ports, protocols, backends, checks, rest })
     }
 
     /// The farm, if nothing of it was refused.
@@ -194,16 +181,9 @@ fn read_protocols(place: &Place<'_>, errors: &mut Errors) -> Option<Protocols> {
 
 fn read_timeouts(place: &Place<'_>, errors: &mut Errors) -> Option<Timeouts> {
     let table = Table::open(place, &keys::TIMEOUTS, errors)?;
-    let default = Timeouts::default();
-    let mut read = |key: &str, default: Duration| match table.get(key) {
-        Some(place) => place.duration(Duration::from_millis(1), errors),
-        None => Some(default),
-    };
-    let syn = read("syn", default.syn);
-    let established = read("established", default.established);
-    let half_closed = read("half_closed", default.half_closed);
-    let fin = read("fin", default.fin);
-    let udp = read("udp", default.udp);
+    let mut read = |key| table.duration(key, errors);
+    let (syn, established, half_closed) = (read("syn"), read("established"), read("half_closed"));
+    let (fin, udp) = (read("fin"), read("udp"));
     Some(Timeouts { syn: syn?, established: established?, half_closed: half_closed?, fin: fin?, udp: udp? })
 }
 
@@ -234,22 +214,8 @@ fn read_backend(place: &Place<'_>, errors: &mut Errors) -> Option<BackendDraft> 
             .first()
             .and_then(|first| Some((BackendName::new(&first.ip.to_string())?, first.spot.clone()))),
     };
-    let port = match table.get("port") {
-        Some(place) => place.port(errors).map(Some),
-        None => Some(None),
-    };
-    let weight = match table.get("weight") {
-        Some(place) => {
-            place.integer(0..=i64::from(WEIGHT_MAX), errors).and_then(|weight| u16::try_from(weight).ok())
-        }
-        None => Some(1),
-    };
-    let priority = match table.get("priority") {
-        Some(place) => {
-            place.integer(0..=i64::from(u16::MAX), errors).and_then(|priority| u16::try_from(priority).ok())
-        }
-        None => Some(0),
-    };
+    let port = table.number_if_any("port", errors);
+    let (weight, priority) = (table.number("weight", errors), table.number("priority", errors));
     Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, weight, priority })
 }
 

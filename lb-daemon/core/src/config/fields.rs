@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::{ConfigError, Position};
-use super::keys::{Schema, TITLED};
+use super::keys::{Schema, TITLED, Takes};
+use super::model::Word;
 use super::text;
 use super::tree::{Node, Value, quoted};
 
@@ -124,9 +125,8 @@ impl<'a> Place<'a> {
             self.wrong("a table", hint, errors);
             return None;
         };
-        let table = Table { spot: self.spot.clone(), entries };
         let entry = |(key, node): &'a (super::tree::Key, Node)| {
-            let path = table.path_of(&key.name);
+            let path = path_of(&self.spot, &key.name);
             let name = Spot { path: path.clone(), at: key.position.or(self.spot.at) };
             let value = Place { spot: Spot { path, at: node.position.or(name.at) }, value: &node.value };
             (key.name.as_str(), name, value)
@@ -164,10 +164,6 @@ impl<'a> Place<'a> {
         };
         self.wrong(&format!("a number from {low} to {high}"), hint, errors);
         None
-    }
-
-    pub fn port(&self, errors: &mut Errors) -> Option<u16> {
-        u16::try_from(self.integer(1..=65535, errors)?).ok()
     }
 
     /// A duration of at least `least`.
@@ -223,20 +219,21 @@ impl<'a> Place<'a> {
 #[derive(Debug, Clone)]
 pub struct Table<'a> {
     pub spot: Spot,
+    schema: &'static Schema,
     entries: &'a [(super::tree::Key, Node)],
 }
 
 impl<'a> Table<'a> {
     /// Opens `place` as a table and reports every key that `schema` does not let stand there.
-    pub fn open(place: &Place<'a>, schema: &Schema, errors: &mut Errors) -> Option<Self> {
+    pub fn open(place: &Place<'a>, schema: &'static Schema, errors: &mut Errors) -> Option<Self> {
         let Value::Table(entries) = place.value else {
             let keys =
-                schema.keys.iter().take(3).map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+                schema.names().iter().take(3).map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
             place.wrong("a table", format!("its keys are {keys} and so on"), errors);
             return None;
         };
-        let table = Self { spot: place.spot.clone(), entries };
-        for (key, _) in entries.iter().filter(|(key, _)| !schema.keys.contains(&key.name.as_str())) {
+        let table = Self { spot: place.spot.clone(), schema, entries };
+        for (key, _) in entries.iter().filter(|(key, _)| schema.key(&key.name).is_none()) {
             let spot = Spot { path: table.path_of(&key.name), at: key.position.or(place.spot.at) };
             match schema.later.iter().find(|(later, _)| *later == key.name) {
                 Some((later, hint)) => errors.push(&spot, format!("`{later}` is not supported yet"), *hint),
@@ -247,12 +244,7 @@ impl<'a> Table<'a> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        let key = match !key.is_empty() && key.len() <= 40 && key.bytes().all(bare) {
-            true => key.to_owned(),
-            false => quoted(key),
-        };
-        if self.spot.path.is_empty() { key } else { format!("{}.{key}", self.spot.path) }
+        path_of(&self.spot, key)
     }
 
     pub fn get(&self, name: &str) -> Option<Place<'a>> {
@@ -261,6 +253,61 @@ impl<'a> Table<'a> {
             spot: Spot { path: self.path_of(name), at: node.position.or(self.spot.at) },
             value: &node.value,
         })
+    }
+
+    /// What a key takes. One that is not in the table has been forgotten there; a test would say so.
+    fn takes(&self, name: &str) -> Option<Takes> {
+        self.schema.key(name).map(|key| key.takes)
+    }
+
+    /// A key's default as the file would write it.
+    pub fn default_text(&self, name: &str) -> String {
+        self.schema.key(name).and_then(super::keys::Key::default).unwrap_or_default()
+    }
+
+    /// The value of a key that takes true or false, or its default.
+    pub fn boolean(&self, name: &str, errors: &mut Errors) -> Option<bool> {
+        let Takes::Boolean(default) = self.takes(name)? else { return None };
+        self.get(name).map_or(Some(default), |place| place.boolean(errors))
+    }
+
+    /// The value of a key that takes a number, or its default.
+    pub fn number<T: TryFrom<i64>>(&self, name: &str, errors: &mut Errors) -> Option<T> {
+        let Takes::Number { default, .. } = self.takes(name)? else { return None };
+        match self.number_if_any(name, errors)? {
+            Some(number) => Some(number),
+            None => T::try_from(default?).ok(),
+        }
+    }
+
+    /// The value of a key that takes a number and has no default, if it is there.
+    pub fn number_if_any<T: TryFrom<i64>>(&self, name: &str, errors: &mut Errors) -> Option<Option<T>> {
+        let Takes::Number { least, most, .. } = self.takes(name)? else { return None };
+        let Some(place) = self.get(name) else { return Some(None) };
+        T::try_from(place.integer(least..=most, errors)?).ok().map(Some)
+    }
+
+    /// The value of a key that takes a duration, or its default.
+    pub fn duration(&self, name: &str, errors: &mut Errors) -> Option<Duration> {
+        let Takes::Duration { least, default } = self.takes(name)? else { return None };
+        self.get(name).map_or(default, |place| place.duration(least, errors))
+    }
+
+    /// The value of a key that takes a word of `T`, or its default.
+    pub fn word<T: Word>(&self, name: &str, errors: &mut Errors) -> Option<T> {
+        let word = self.known_word(name, errors)?;
+        T::WORDS.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
+    }
+
+    /// The same as it is written.
+    pub fn known_word(&self, name: &str, errors: &mut Errors) -> Option<&'static str> {
+        let Takes::Word { words, later } = self.takes(name)? else { return None };
+        let words = words();
+        let choices: Vec<(&str, &'static str)> = words.iter().map(|&word| (word, word)).collect();
+        match self.get(name) {
+            Some(place) => place.choice(&choices, later, errors),
+            None => words.first().copied(),
+        }
     }
 
     /// Where the name of a key stands.
@@ -280,21 +327,32 @@ impl<'a> Table<'a> {
     }
 }
 
+/// The path of a key of the table at `spot`.
+fn path_of(spot: &Spot, key: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    let key = match !key.is_empty() && key.len() <= 40 && key.bytes().all(bare) {
+        true => key.to_owned(),
+        false => quoted(key),
+    };
+    if spot.path.is_empty() { key } else { format!("{}.{key}", spot.path) }
+}
+
 /// What somebody meant who wrote `key` in the table of `schema`.
 fn unknown_hint(key: &str, schema: &Schema) -> String {
     if let Some((_, meant)) = schema.elsewhere.iter().find(|(word, _)| *word == key) {
         return format!("write `{meant}`");
     }
-    let own = schema.keys.iter().copied().chain(schema.later.iter().map(|(later, _)| *later));
+    let names = schema.names();
+    let own = names.iter().copied().chain(schema.later.iter().map(|(later, _)| *later));
     if let Some(near) = text::nearest(key, own) {
         return format!("did you mean `{near}`?");
     }
-    if let Some(home) = TITLED.iter().find(|table| table.keys.contains(&key)) {
+    if let Some(home) = TITLED.iter().find(|table| table.key(key).is_some()) {
         return format!(
             "`{key}` belongs in {}; in TOML, a key belongs to the last header above it",
             home.title
         );
     }
-    let keys = schema.keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let keys = names.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
     format!("remove it; known here are {keys}")
 }

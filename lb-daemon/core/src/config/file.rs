@@ -9,28 +9,10 @@ use super::draft::FarmDraft;
 use super::error::ConfigError;
 use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
-use super::model::{Config, Daemon, XdpMode};
+use super::model::{Config, Daemon};
 use super::overlap;
 use super::text;
 use super::tree::{Node, quoted};
-
-/// The most farms of a configuration.
-pub const FARMS_MAX: usize = 512;
-/// The most backends of a configuration, in all farms together.
-pub const BACKENDS_MAX: usize = 8192;
-/// The most combinations of VIP, protocol and port of a configuration; all ports (`"*"`) count as one.
-pub const SERVICES_MAX: usize = 131_072;
-/// The most ports on which a farm's backends are checked unless a check names its port.
-pub const CHECKED_PORTS_MAX: usize = 64;
-/// The fewest and the most connections of a table.
-pub const CONNECTIONS: std::ops::RangeInclusive<i64> = 1024..=1 << 24;
-
-/// What `[daemon]` says where the file says nothing.
-pub mod defaults {
-    pub const SOCKET: &str = "/run/drover/control.sock";
-    pub const STATE_DIR: &str = "/var/lib/drover";
-    pub const BPFFS_DIR: &str = "/sys/fs/bpf/drover";
-}
 
 /// Makes a valid configuration of a parsed file, or says everything that is wrong with it, in the file's order.
 pub fn read(root: &Node) -> Result<Config, Vec<ConfigError>> {
@@ -67,6 +49,7 @@ fn read_root(root: &Node, errors: &mut Errors) -> Option<Config> {
     };
     let drafts: Vec<FarmDraft> =
         places.iter().flatten().filter_map(|place| FarmDraft::read(place, errors)).collect();
+    drafts.iter().for_each(|draft| super::rules::judge(draft, errors));
     overlap::judge(&drafts, errors);
     // Draft by draft: one that cannot be finished has reported why.
     let farms = drafts.into_iter().map(FarmDraft::finish).collect::<Option<Vec<_>>>();
@@ -83,16 +66,17 @@ fn read_daemon(place: &Place<'_>, errors: &mut Errors) -> Option<Daemon> {
             errors,
         )
         .and_then(|place| read_interfaces(&place, errors));
-    let xdp_mode = table.get("xdp_mode").map_or(Some(XdpMode::Auto), |place| {
-        let modes = [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
-        place.choice(&modes, &[], errors)
-    });
-    let socket = read_path(&table, "socket", defaults::SOCKET, errors);
+    let xdp_mode = table.word("xdp_mode", errors);
+    let socket = read_path(&table, "socket", errors);
     if let (Some(socket), Some(place)) = (&socket, table.get("socket"))
         && socket.as_os_str().len() > SOCKET_PATH_MAX
     {
         let message = format!("is too long for a socket: at most {SOCKET_PATH_MAX} bytes");
-        errors.push(&place.spot, message, format!("write a shorter path, as in \"{}\"", defaults::SOCKET));
+        errors.push(
+            &place.spot,
+            message,
+            format!("write a shorter path, as in {}", table.default_text("socket")),
+        );
     }
     let socket_group = table.get("socket_group").map_or(Some(None), |place| {
         let name = place.string("a group's name", "drover", errors)?;
@@ -103,12 +87,10 @@ fn read_daemon(place: &Place<'_>, errors: &mut Errors) -> Option<Daemon> {
         }
         Some(Some(name.to_owned()))
     });
-    let state_dir = read_path(&table, "state_dir", defaults::STATE_DIR, errors);
-    let bpffs_dir = read_path(&table, "bpffs_dir", defaults::BPFFS_DIR, errors);
-    let connections = table
-        .get("connections")
-        .map_or(Some(None), |place| u32::try_from(place.integer(CONNECTIONS, errors)?).ok().map(Some));
-    let manage_vips = table.get("manage_vips").map_or(Some(true), |place| place.boolean(errors));
+    let state_dir = read_path(&table, "state_dir", errors);
+    let bpffs_dir = read_path(&table, "bpffs_dir", errors);
+    let connections = table.number_if_any("connections", errors);
+    let manage_vips = table.boolean("manage_vips", errors);
     Some(Daemon {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?,
@@ -168,7 +150,9 @@ fn read_interface(item: &Place<'_>, before: &[(String, Spot)], errors: &mut Erro
 }
 
 /// An absolute path that can be a file's.
-fn read_path(table: &Table<'_>, key: &str, default: &str, errors: &mut Errors) -> Option<PathBuf> {
+fn read_path(table: &Table<'_>, key: &str, errors: &mut Errors) -> Option<PathBuf> {
+    let default = table.default_text(key);
+    let default = default.trim_matches('"');
     let Some(place) = table.get(key) else {
         return Some(PathBuf::from(default));
     };

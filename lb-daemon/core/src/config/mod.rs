@@ -12,6 +12,7 @@ mod fields;
 pub mod file;
 mod http;
 pub mod keys;
+pub mod limits;
 pub mod model;
 mod overlap;
 mod ports;

@@ -18,6 +18,17 @@ pub const WEIGHT_MAX: u16 = 256;
 /// Who runs commands unless the file says otherwise.
 pub const USER: &str = "nobody";
 
+/// A type of which the file has a word for each value.
+pub trait Word: Copy + PartialEq + 'static {
+    /// The first is the default.
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn word(self) -> &'static str {
+        let found = Self::WORDS.iter().find(|(_, value)| *value == self);
+        found.map_or("", |(word, _)| word)
+    }
+}
+
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
@@ -56,6 +67,11 @@ pub enum XdpMode {
     Auto,
     Native,
     Generic,
+}
+
+impl Word for XdpMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("native", Self::Native), ("generic", Self::Generic)];
 }
 
 /// A farm's name: `[a-z0-9-]`, 1 to [`NAME_MAX`] bytes.
@@ -130,6 +146,10 @@ pub enum OnDown {
     Keep,
 }
 
+impl Word for OnDown {
+    const WORDS: &'static [(&'static str, Self)] = &[("cut", Self::Cut), ("keep", Self::Keep)];
+}
+
 /// What a client meets when no backend of a farm is healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenAllDown {
@@ -137,6 +157,10 @@ pub enum WhenAllDown {
     Refuse,
     /// Any backend, in the hope that the checks are wrong.
     TryAll,
+}
+
+impl Word for WhenAllDown {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("try-all", Self::TryAll)];
 }
 
 /// What the traffic itself says of a backend.
@@ -239,10 +263,18 @@ pub enum Mode {
     Dnat,
 }
 
+impl Word for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("nat", Self::Nat), ("dnat", Self::Dnat)];
+}
+
 /// How a backend is chosen for a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheduler {
     Maglev,
+}
+
+impl Word for Scheduler {
+    const WORDS: &'static [(&'static str, Self)] = &[("maglev", Self::Maglev)];
 }
 
 /// How long a connection may stay idle in each of its states. The defaults of `established`, `half_closed` and `udp` are the

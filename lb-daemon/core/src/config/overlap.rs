@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::draft::FarmDraft;
 use super::fields::{Errors, Spot};
-use super::file::{BACKENDS_MAX, FARMS_MAX, SERVICES_MAX};
+use super::limits::{BACKENDS_MAX, FARMS_MAX, SERVICES_MAX};
 use super::model::Ports;
 use super::text::range_text;
 

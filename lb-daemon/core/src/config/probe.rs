@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::fields::{Errors, Place, Table};
 use super::http::{read_http, read_name};
-use super::model::{CheckKind, CommandCheck, CommandContract, Tls, USER};
+use super::model::{CheckKind, CommandCheck, Tls, USER};
 use super::tree::{Value, quoted};
 
 /// The largest payload of a probe by UDP: with its headers it fits every link that carries IPv6 (RFC 8200, section 5).
@@ -28,9 +28,7 @@ pub fn read_kind(table: &Table<'_>, word: &str, errors: &mut Errors) -> Option<C
             tls.and(http).map(CheckKind::Http)
         }
         "tls" => {
-            let min_days = table.get("min_days").map_or(Some(None), |place| {
-                place.integer(1..=3650, errors).and_then(|days| u32::try_from(days).ok()).map(Some)
-            });
+            let min_days = table.number_if_any("min_days", errors);
             Some(CheckKind::Tls { tls: read_tls(table, errors)?, min_days: min_days? })
         }
         "udp" => {
@@ -50,7 +48,7 @@ pub fn read_kind(table: &Table<'_>, word: &str, errors: &mut Errors) -> Option<C
 }
 
 fn read_tls(table: &Table<'_>, errors: &mut Errors) -> Option<Tls> {
-    let verify = table.get("verify").map_or(Some(true), |place| place.boolean(errors));
+    let verify = table.boolean("verify", errors);
     let server_name = table.get("server_name").map_or(Some(None), |place| {
         read_name(&place, "a host's name", errors).map(|name| Some(name.to_owned()))
     });
@@ -58,7 +56,7 @@ fn read_tls(table: &Table<'_>, errors: &mut Errors) -> Option<Tls> {
 }
 
 fn read_starttls(table: &Table<'_>, errors: &mut Errors) -> Option<Option<Tls>> {
-    let starttls = table.get("starttls").map_or(Some(false), |place| place.boolean(errors))?;
+    let starttls = table.boolean("starttls", errors)?;
     if starttls {
         return read_tls(table, errors).map(Some);
     }
@@ -196,10 +194,7 @@ fn read_command_check(table: &Table<'_>, errors: &mut Errors) -> Option<CommandC
     let hint = "write command = [\"check_http\", \"-H\", \"HOST\", \"-p\", \"PORT\"], for example";
     let command = table.need("command", hint, errors).and_then(|place| read_command(&place, errors));
     let user = table.get("user").map_or(Some(USER.to_owned()), |place| read_user(&place, errors));
-    let contract = table.get("contract").map_or(Some(CommandContract::FarmGuardian), |place| {
-        let words = [("farmguardian", CommandContract::FarmGuardian), ("haproxy", CommandContract::Haproxy)];
-        place.choice(&words, &[], errors)
-    });
+    let contract = table.word("contract", errors);
     Some(CommandCheck { command: command?, user: user?, contract: contract? })
 }
 

@@ -11,10 +11,6 @@ use super::tree::Value;
 
 /// The most hooks of a farm: each is a process at every change.
 const HOOKS_MAX: usize = 8;
-/// How long a hook may take unless the file says otherwise.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
-const HOLD: Duration = Duration::from_secs(10);
-const AT_MOST: u8 = 50;
 
 #[derive(Debug)]
 pub struct Reaction {
@@ -26,15 +22,8 @@ pub struct Reaction {
 }
 
 pub fn read_reaction(table: &Table<'_>, errors: &mut Errors) -> Option<Reaction> {
-    let on_down = table.get("on_down").map_or(Some(OnDown::Cut), |place| {
-        place.choice(&[("cut", OnDown::Cut), ("keep", OnDown::Keep)], &[], errors)
-    });
-    let when_all_down = table.get("when_all_down").map_or(Some(WhenAllDown::Refuse), |place| {
-        let words = [("refuse", WhenAllDown::Refuse), ("try-all", WhenAllDown::TryAll)];
-        place.choice(&words, &[], errors)
-    });
-    let slow_start =
-        table.get("slow_start").map_or(Some(Duration::ZERO), |place| place.duration(Duration::ZERO, errors));
+    let (on_down, when_all_down) = (table.word("on_down", errors), table.word("when_all_down", errors));
+    let slow_start = table.duration("slow_start", errors);
     let passive = table.get("passive").map_or(Some(Passive::default()), |place| read_passive(&place, errors));
     let on_change = table.get("on_change").map_or(Some(Vec::new()), |place| read_hooks(&place, errors));
     Some(Reaction {
@@ -53,12 +42,8 @@ fn read_passive(place: &Place<'_>, errors: &mut Errors) -> Option<Passive> {
         return None;
     }
     let table = Table::open(place, &keys::PASSIVE, errors)?;
-    let suspect = table.get("suspect").map_or(Some(true), |place| place.boolean(errors));
-    let eject = table.get("eject").map_or(Some(false), |place| place.boolean(errors));
-    let hold = table.get("hold").map_or(Some(HOLD), |place| place.duration(Duration::from_secs(1), errors));
-    let at_most = table.get("at_most").map_or(Some(AT_MOST), |place| {
-        place.integer(1..=100, errors).and_then(|percent| u8::try_from(percent).ok())
-    });
+    let (suspect, eject) = (table.boolean("suspect", errors), table.boolean("eject", errors));
+    let (hold, at_most) = (table.duration("hold", errors), table.number("at_most", errors));
     let eject = match eject? {
         true => Some(Eject { hold: hold?, at_most: at_most? }),
         false => {
@@ -90,7 +75,8 @@ fn read_hooks(place: &Place<'_>, errors: &mut Errors) -> Option<Vec<Hook>> {
     }
     if !tables {
         let command = read_command(place, errors)?;
-        return Some(vec![Hook { command, user: USER.to_owned(), timeout: HOOK_TIMEOUT }]);
+        let timeout = keys::ON_CHANGE.duration("timeout")?;
+        return Some(vec![Hook { command, user: USER.to_owned(), timeout }]);
     }
     if items.len() > HOOKS_MAX {
         let message = format!("has {} commands; {HOOKS_MAX} are the most", items.len());
@@ -107,8 +93,6 @@ fn read_hook(place: &Place<'_>, errors: &mut Errors) -> Option<Hook> {
         .need("command", "write command = [\"/etc/drover/changed\"], for example", errors)
         .and_then(|place| read_command(&place, errors));
     let user = table.get("user").map_or(Some(USER.to_owned()), |place| read_user(&place, errors));
-    let timeout = table
-        .get("timeout")
-        .map_or(Some(HOOK_TIMEOUT), |place| place.duration(Duration::from_millis(10), errors));
+    let timeout = table.duration("timeout", errors);
     Some(Hook { command: command?, user: user?, timeout: timeout? })
 }

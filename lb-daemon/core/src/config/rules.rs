@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::check::CheckDraft;
 use super::draft::{BackendDraft, FarmDraft};
 use super::fields::{Errors, Spot};
-use super::file::CHECKED_PORTS_MAX;
+use super::limits::CHECKED_PORTS_MAX;
 use super::model::{CheckKind, Ports};
-use super::text::duration_text;
 
 /// Reports every rule that a farm breaks by itself.
 pub fn judge(farm: &FarmDraft, errors: &mut Errors) {
@@ -163,10 +161,4 @@ fn judge_check(farm: &FarmDraft, check: &CheckDraft, errors: &mut Errors) {
         false => "give the check a `port`, or write type = \"icmp\", or check = [] in the farm instead",
     };
     errors.push(&check.spot, message, hint);
-}
-
-pub fn longer_than_interval(spot: &Spot, duration: Duration, interval: Duration, errors: &mut Errors) {
-    let (duration, interval) = (duration_text(duration), duration_text(interval));
-    let message = format!("{duration} is longer than the check's interval of {interval}");
-    errors.push(spot, message, format!("write \"{interval}\" or less, or a longer `interval`"));
 }

@@ -1,6 +1,6 @@
 //! A farm and its backends: what was configured and how it is.
 
-use lb_core::config::model;
+use lb_core::config::model::{self, Word as _};
 use lb_core::state::{self, FarmState, Snapshot, Traffic};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,8 +53,8 @@ impl Farm {
             vip: config.vips.iter().map(ToString::to_string).collect(),
             ports: settings::ports(&config.ports),
             protocol: settings::protocols(config.protocols),
-            mode: settings::mode(config.mode).to_owned(),
-            scheduler: settings::scheduler(config.scheduler).to_owned(),
+            mode: config.mode.word().to_owned(),
+            scheduler: config.scheduler.word().to_owned(),
             timeouts: (&config.timeouts).into(),
             enabled: config.enabled,
             checks: config.checks.iter().map(Into::into).collect(),

@@ -1,9 +1,10 @@
 //! The configuration as JSON: the file's keys, every default spelt out, always in the longest of the shapes that
-//! the file may use (a list where the file may have a single value).
+//! the file may use (a list where the file may have a single value). What a key means, the description of the API takes from
+//! the table of keys ([`lb_core::config::keys`]).
 
 use std::time::Duration;
 
-use lb_core::config::model::{self, Config, Mode, OnDown, Ports, Scheduler, WhenAllDown, XdpMode};
+use lb_core::config::model::{self, Config, Ports, Word as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -29,14 +30,12 @@ impl From<&Config> for ConfigSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DaemonSettings {
     pub interfaces: Vec<String>,
-    /// `auto`, `native` or `generic`.
     pub xdp_mode: String,
     pub socket: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_group: Option<String>,
     pub state_dir: String,
     pub bpffs_dir: String,
-    /// Absent: by the machine's memory; the running daemon says how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
     pub manage_vips: bool,
@@ -44,14 +43,9 @@ pub struct DaemonSettings {
 
 impl From<&model::Daemon> for DaemonSettings {
     fn from(of: &model::Daemon) -> Self {
-        let xdp_mode = match of.xdp_mode {
-            XdpMode::Auto => "auto",
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-        };
         Self {
             interfaces: of.interfaces.clone(),
-            xdp_mode: xdp_mode.to_owned(),
+            xdp_mode: of.xdp_mode.word().to_owned(),
             socket: of.socket.display().to_string(),
             socket_group: of.socket_group.clone(),
             state_dir: of.state_dir.display().to_string(),
@@ -67,20 +61,15 @@ impl From<&model::Daemon> for DaemonSettings {
 pub struct FarmSettings {
     pub name: String,
     pub vip: Vec<String>,
-    /// Numbers and `"a-b"`, or the single string `"*"`.
     #[schema(example = json!([443, "587-588"]))]
     pub ports: Value,
-    /// Of `tcp` and `udp`.
     pub protocol: Vec<String>,
     pub mode: String,
     pub scheduler: String,
     pub timeouts: TimeoutSettings,
     pub enabled: bool,
-    /// What happens to a backend's connections when it goes down: `cut` or `keep`.
     pub on_down: String,
-    /// What a client meets when no backend is healthy: `refuse` or `try-all`.
     pub when_all_down: String,
-    /// Over how long a backend that has recovered gets back its full weight; `0s`: at once.
     pub slow_start: String,
     pub passive: PassiveSettings,
     pub on_change: Vec<HookSettings>,
@@ -95,12 +84,12 @@ impl From<&model::Farm> for FarmSettings {
             vip: of.vips.iter().map(ToString::to_string).collect(),
             ports: ports(&of.ports),
             protocol: protocols(of.protocols),
-            mode: mode(of.mode).to_owned(),
-            scheduler: scheduler(of.scheduler).to_owned(),
+            mode: of.mode.word().to_owned(),
+            scheduler: of.scheduler.word().to_owned(),
             timeouts: (&of.timeouts).into(),
             enabled: of.enabled,
-            on_down: on_down(of.on_down).to_owned(),
-            when_all_down: when_all_down(of.when_all_down).to_owned(),
+            on_down: of.on_down.word().to_owned(),
+            when_all_down: of.when_all_down.word().to_owned(),
             slow_start: duration(of.slow_start),
             passive: (&of.passive).into(),
             on_change: of.on_change.iter().map(Into::into).collect(),
@@ -126,36 +115,9 @@ fn ranges(of: &[(u16, u16)]) -> Vec<Value> {
     of.iter().map(value).collect()
 }
 
-fn on_down(of: OnDown) -> &'static str {
-    match of {
-        OnDown::Cut => "cut",
-        OnDown::Keep => "keep",
-    }
-}
-
-fn when_all_down(of: WhenAllDown) -> &'static str {
-    match of {
-        WhenAllDown::Refuse => "refuse",
-        WhenAllDown::TryAll => "try-all",
-    }
-}
-
 pub(super) fn protocols(of: model::Protocols) -> Vec<String> {
     let named = [(of.tcp, "tcp"), (of.udp, "udp")];
     named.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
-}
-
-pub(super) fn mode(of: Mode) -> &'static str {
-    match of {
-        Mode::Nat => "nat",
-        Mode::Dnat => "dnat",
-    }
-}
-
-pub(super) fn scheduler(of: Scheduler) -> &'static str {
-    match of {
-        Scheduler::Maglev => "maglev",
-    }
 }
 
 /// How long a connection may stay idle in each of its states, as in `"10s"`.
@@ -185,11 +147,9 @@ impl From<&model::Timeouts> for TimeoutSettings {
 pub struct BackendSettings {
     pub name: String,
     pub address: Vec<String>,
-    /// Absent: the port that the client used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     pub weight: u16,
-    /// The lowest number with a healthy backend is used, the others stand by.
     #[serde(default)]
     pub priority: u16,
 }
@@ -209,14 +169,10 @@ impl From<&model::Backend> for BackendSettings {
 /// What the traffic itself says of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PassiveSettings {
-    /// A backend that leaves connections unanswered, or resets them, is checked at once.
     pub suspect: bool,
-    /// And is taken out without a check's word.
     pub eject: bool,
-    /// How long the first time; with `eject` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
-    /// So many percent of a farm's backends at the most; with `eject` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<u8>,
 }
@@ -235,7 +191,6 @@ impl From<&model::Passive> for PassiveSettings {
 /// A command that is told of every change of a backend's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookSettings {
-    /// The program and its arguments.
     pub command: Vec<String>,
     pub user: String,
     pub timeout: String,

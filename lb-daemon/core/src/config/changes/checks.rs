@@ -1,7 +1,7 @@
 //! What differs between the checks of a farm, key by key as the file has them.
 
 use super::{duration_text, list};
-use crate::config::model::{BodyMatch, Check, CheckKind, CommandCheck, CommandContract, HttpCheck, Tls};
+use crate::config::model::{BodyMatch, Check, CheckKind, CommandCheck, HttpCheck, Tls, Word as _};
 use crate::config::text::range_text;
 
 /// One line for each difference, without the farm's name; empty if and only if they are equal.
@@ -69,13 +69,9 @@ fn rows(check: &Check) -> Vec<Row> {
             tls_rows(starttls.as_ref(), &mut rows);
         }
         CheckKind::Command(CommandCheck { command, user, contract }) => {
-            let contract = match contract {
-                CommandContract::FarmGuardian => "farmguardian",
-                CommandContract::Haproxy => "haproxy",
-            };
             rows.push(("command", all_quoted(command)));
             rows.push(("user", user.clone()));
-            rows.push(("contract", contract.to_owned()));
+            rows.push(("contract", contract.word().to_owned()));
         }
     }
     rows

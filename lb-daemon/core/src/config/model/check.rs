@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Backend, Farm, Ports};
+use super::{Backend, Farm, Ports, Word};
 
 /// A health check of a farm's backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -165,6 +165,11 @@ pub enum CommandContract {
     FarmGuardian,
     /// Four arguments and the environment of HAProxy's external check.
     Haproxy,
+}
+
+impl Word for CommandContract {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("farmguardian", Self::FarmGuardian), ("haproxy", Self::Haproxy)];
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_core::config::model::{self, BodyMatch, CheckKind, CommandContract, HttpCheck, Tls};
+use lb_core::config::model::{self, BodyMatch, CheckKind, HttpCheck, Tls, Word as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -13,48 +13,38 @@ use super::{duration, ranges};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct CheckSettings {
-    /// `tcp`, `http`, `https`, `tls`, `udp`, `dns`, `icmp`, `smtp`, `imap`, `pop3` or `command`.
     #[serde(rename = "type")]
     pub kind: String,
     pub interval: String,
-    /// The interval while a backend is between up and down.
     pub fast_interval: String,
     pub timeout: String,
     pub rise: u32,
     pub fall: u32,
-    /// Absent: the backend's port, or each port of the farm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// All must pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Absent: the backend's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, String>>,
-    /// Numbers and `"a-b"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["200-399"]))]
     pub status: Option<Vec<Value>>,
-    /// A part of the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_regex: Option<String>,
-    /// Absent: `host`, or the backend's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_days: Option<u32>,
-    /// A text, or a list of bytes if they are no text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<Value>,
-    /// Of `udp` a text or a list of bytes, of `dns` a list of texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,12 +53,10 @@ pub struct CheckSettings {
     pub record: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starttls: Option<bool>,
-    /// The program and its arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// `farmguardian` or `haproxy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contract: Option<String>,
 }
@@ -115,13 +103,9 @@ impl CheckSettings {
                 }
             }
             CheckKind::Command(command) => {
-                let contract = match command.contract {
-                    CommandContract::FarmGuardian => "farmguardian",
-                    CommandContract::Haproxy => "haproxy",
-                };
                 self.command = Some(command.command.clone());
                 self.user = Some(command.user.clone());
-                self.contract = Some(contract.to_owned());
+                self.contract = Some(command.contract.word().to_owned());
             }
         }
     }

@@ -1,0 +1,187 @@
+//! `[[farm]]` and the tables in it, but for its checks.
+
+use super::{Key, Schema, Takes, duration, list, number, text, word};
+use crate::config::model::{Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
+
+const TABLE: Takes = Takes::Other { kind: "table", json: &["object"], default: None };
+
+pub static FARM: Schema = Schema {
+    title: "[[farm]]",
+    keys: &[
+        Key::new("name", text("string"), "`a-z`, `0-9`, `-`; 1 to 63 of them; unique.").absent("required"),
+        Key::new(
+            "type",
+            Takes::Word { words: || vec!["l4"], later: &["redirect"] },
+            "The only one so far.",
+        ),
+        Key::new(
+            "vip",
+            list("address or list", &["string", "array"]),
+            "What clients connect to: IPv4, IPv6 or both. Unicast addresses without a prefix length; no loopback, no \
+             link-local.",
+        )
+        .absent("required"),
+        Key::new(
+            "ports",
+            list("list", &["integer", "string", "array"]),
+            "Numbers from 1 to 65535 and ranges `\"587-588\"`; or `\"*\"` alone, every port, those of the balancer's own \
+             servers on that address (sshd, for one) among them. None twice.",
+        )
+        .absent("required"),
+        Key::new(
+            "protocol",
+            Takes::Other { kind: "string or list", json: &["string", "array"], default: Some("\"tcp\"") },
+            "`\"tcp\"`, `\"udp\"` or `[\"tcp\", \"udp\"]`.",
+        ),
+        Key::new(
+            "mode",
+            word::<Mode>(&["dsr", "ipip", "gue"]),
+            "`\"nat\"`: source and destination are rewritten, and nothing is needed of the backends. `\"dnat\"`: the \
+             destination only, so that backends see their clients; they must route back through the balancer.",
+        ),
+        Key::new(
+            "scheduler",
+            word::<Scheduler>(&["weighted-round-robin", "least-connections", "source-hash"]),
+            "The only one so far, `\"maglev\"`: addresses and ports of client and VIP choose the backend, and a change of \
+             the backends moves as few as possible.",
+        ),
+        Key::new("timeouts", TABLE, "How long a connection may be idle.").absent("see below"),
+        Key::new("enabled", Takes::Boolean(true), "A farm that is not enabled takes no traffic."),
+        Key::new(
+            "on_down",
+            word::<OnDown>(&[]),
+            "What happens to a backend's connections when it goes down. `\"cut\"`: they are ended, so that clients connect \
+             anew. `\"keep\"`: those of TCP are left to end by themselves; a client that sends another SYN on one opens \
+             anew. A sender of datagrams is led to another backend in any case.",
+        ),
+        Key::new(
+            "when_all_down",
+            word::<WhenAllDown>(&[]),
+            "What a client meets when no backend is healthy. `\"refuse\"`: it is refused at once. `\"try-all\"`: it is sent \
+             to any backend, in the hope that the checks are wrong.",
+        ),
+        Key::new(
+            "slow_start",
+            duration(0, 0),
+            "Over how long a backend that has recovered gets back its full weight. `\"0s\"`: at once.",
+        ),
+        Key::new("passive", TABLE, "What the traffic itself says of the backends.").absent("see below"),
+        Key::new(
+            "on_change",
+            list("list of words", &["string", "array"]),
+            "A command that is told of every change of a backend's state; see below.",
+        )
+        .absent("none"),
+        Key::new(
+            "backend",
+            list("list of tables", &["array"]),
+            "See below. A farm without backends is valid, and down.",
+        )
+        .absent("none"),
+        Key::new("check", list("list of tables", &["array"]), "See below.").absent("a TCP check"),
+    ],
+    later: &[
+        ("affinity", "remove it; a connection stays with its backend, later ones of the client may not"),
+        ("limits", "remove it; the farm takes as many connections as [daemon] connections allows"),
+        ("allow", "remove it, and let the host's firewall or the backends decide who may connect"),
+        ("deny", "remove it, and let the host's firewall or the backends decide who may connect"),
+        ("redirect", "remove this farm; let the backends redirect to HTTPS"),
+    ],
+    elsewhere: &[],
+};
+
+pub static TIMEOUTS: Schema = Schema {
+    title: "timeouts",
+    keys: &[
+        Key::new("syn", duration(1, 10_000), "is opening (TCP): the handshake is not complete"),
+        Key::new("established", duration(1, 7_440_000), "is established (TCP)"),
+        Key::new(
+            "half_closed",
+            duration(1, 240_000),
+            "has been ended by one of its sides, and the other may go on; or had a reset that may be genuine, until its next \
+             packet (TCP)",
+        ),
+        Key::new(
+            "fin",
+            duration(1, 10_000),
+            "is closed: by both sides, by a reset that is believed, or cut (TCP)",
+        ),
+        Key::new("udp", duration(1, 120_000), "is UDP"),
+    ],
+    later: &[],
+    elsewhere: &[],
+};
+
+pub static PASSIVE: Schema = Schema {
+    title: "passive",
+    keys: &[
+        Key::new(
+            "suspect",
+            Takes::Boolean(true),
+            "A backend that leaves connections unanswered, resets them while they open, or accepts them and says nothing, is \
+             checked at once and not at its next turn.",
+        ),
+        Key::new(
+            "eject",
+            Takes::Boolean(false),
+            "One that leaves connections unanswered or resets them is taken out without waiting for a check, if several \
+             clients bear it out; see below.",
+        ),
+        Key::new(
+            "hold",
+            duration(1_000, 10_000),
+            "For how long it is out the first time; each time that follows soon doubles it. With `eject = true` only.",
+        ),
+        Key::new(
+            "at_most",
+            number(1, 100, Some(50)),
+            "Never more than so many percent of the farm's backends are out for this reason. With `eject = true` only.",
+        ),
+    ],
+    later: &[],
+    elsewhere: &[],
+};
+
+pub static ON_CHANGE: Schema = Schema {
+    title: "on_change",
+    keys: &[
+        Key::new("command", list("list of words", &["string", "array"]), "The program and its arguments.")
+            .absent("required"),
+        Key::new("user", Takes::Text { kind: "string", default: Some(USER) }, "Who runs it; never root."),
+        Key::new("timeout", duration(10, 10_000), "When it is killed, with all that it has started."),
+    ],
+    later: &[],
+    elsewhere: &[],
+};
+
+pub static BACKEND: Schema = Schema {
+    title: "[[farm.backend]]",
+    keys: &[
+        Key::new(
+            "name",
+            text("string"),
+            "Letters, digits and `.:_-`; 1 to 63 of them; unique in the farm.",
+        )
+        .absent("the first address"),
+        Key::new(
+            "address",
+            list("address or list", &["string", "array"]),
+            "One of each family that the farm's VIPs have, and none of another. Not a VIP of any farm; unicast, no \
+             loopback, no link-local.",
+        )
+        .absent("required"),
+        Key::new("port", number(1, 65_535, None), "Where it is reached.").absent("the port that the client used"),
+        Key::new(
+            "weight",
+            number(0, WEIGHT_MAX as i64, Some(1)),
+            "Its share of new connections, beside the other backends' weights; 0 takes none.",
+        ),
+        Key::new(
+            "priority",
+            number(0, u16::MAX as i64, Some(0)),
+            "The backends with the lowest number among the healthy ones are used; those of higher numbers stand by.",
+        ),
+    ],
+    later: &[("limits", "remove it; the backend takes as many connections as it is given")],
+    elsewhere: &[],
+};
