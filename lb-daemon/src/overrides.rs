@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lb_core::config::model::{BackendName, Config, FarmName, WEIGHT_MAX};
+use lb_core::config::renames::Heirs;
 use lb_core::state::AdminState;
 use serde::{Deserialize, Serialize};
 
@@ -102,16 +103,21 @@ impl Overrides {
         next
     }
 
-    /// The same without what concerns backends that `config` does not have; `None` if there is no such thing.
-    pub fn without_others(&self, config: &Config) -> Option<Self> {
+    /// The same as they concern the backends of `config`, of whom some had other names; `None` if that is the same.
+    pub fn handed_on(&self, heirs: &Heirs, config: &Config) -> Option<Self> {
         let known = |farm: &FarmName, name: &BackendName| {
             config
                 .farm(farm.as_str())
                 .is_some_and(|farm| farm.backends.iter().any(|backend| backend.name == *name))
         };
-        let mut next = self.clone();
-        next.set.retain(|(farm, backend), _| known(farm, backend));
-        (next.set.len() != self.set.len()).then_some(next)
+        let mut set = self.set.clone();
+        set.retain(|(farm, backend), _| known(farm, backend));
+        for (to, from) in heirs {
+            if let Some(inherited) = self.set.get(from) {
+                set.insert(to.clone(), *inherited);
+            }
+        }
+        (set != self.set).then(|| Self { path: self.path.clone(), set })
     }
 
     /// Writes them where they are kept. Waits for the disk: not for the loop.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lb_core::config::model::FarmName;
+use lb_core::config::renames::heirs;
 use lb_core::state::{EventKind, EventLevel};
 
 use super::changing::{
@@ -164,7 +165,10 @@ impl Daemon {
     fn bring_in(&mut self, number: u64, mut ready: Ready) {
         let config = std::mem::replace(&mut self.config, ready.new.clone());
         let gone = self.remember_vips(&config);
-        let former = Former { config, gone, overrides: self.overrides.without_others(&ready.new) };
+        let heirs = heirs(&config, &ready.new);
+        let overrides = self.overrides.handed_on(&heirs, &ready.new);
+        let health = self.hand_on_health(&heirs, &config);
+        let former = Former { config, gone, overrides, heirs, health };
         if let Err(error) = self.reconcile() {
             let refusal = Refusal::Failed(format!("{error:#}"));
             return self.take_back(ready, former, refusal);
@@ -201,7 +205,7 @@ impl Daemon {
 
     /// Goes back to the configuration before.
     fn take_back(&mut self, ready: Ready, former: Former, refusal: Refusal) {
-        self.config = former.config;
+        (self.config, self.health) = (former.config, former.health);
         self.keep_vips(&former.gone);
         self.follow();
         self.want();
@@ -213,11 +217,18 @@ impl Daemon {
     fn came_into_force(&mut self, number: u64, ready: Ready, former: Former) {
         let Ready { text, planned, farm, answer, .. } = ready;
         (self.text, self.generation) = (text, self.generation + 1);
-        if let Some(overrides) = former.overrides {
+        if let Some(overrides) = former.overrides.clone() {
             self.overrides = overrides;
         }
-        self.remember_departed(&former.config);
-        self.watch_backends(false);
+        self.remember_departed(&former.config, &former.health);
+        for (to, from) in &former.heirs {
+            if let Some(at) = self.touched.get(from).copied() {
+                self.touched.insert(to.clone(), at);
+            }
+        }
+        self.watch_backends(|daemon, farm, backend, address| {
+            daemon.held_before_change(&former, farm, backend, address)
+        });
         let of = self.want();
         let done = Applied { planned, gone: former.gone, farm, answer };
         if self.surroundings.tried() >= of {

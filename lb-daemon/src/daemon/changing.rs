@@ -1,16 +1,18 @@
 //! A change that is asked for: who asked, which step it is at, and those that wait behind it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_core::config::model::{Config, FarmName};
+use lb_core::config::renames::Heirs;
 use lb_core::state::Peer;
 
 use super::jobs::{Jobs, Pass};
 use super::patch::Patch;
+use super::{BackendKey, Health};
 use crate::clock;
 use crate::config::Staged;
 use crate::handle::{Changes, Order, Refusal, Reply};
@@ -114,7 +116,11 @@ pub(super) struct Ready {
 pub(super) struct Former {
     pub config: Arc<Config>,
     pub gone: Vec<IpAddr>,
+    /// What operators have set, if that changes.
     pub overrides: Option<Overrides>,
+    /// Who of the new ones is who of the old ones.
+    pub heirs: Heirs,
+    pub health: HashMap<BackendKey, Health>,
 }
 
 /// A configuration that is in force.

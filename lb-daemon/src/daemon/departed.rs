@@ -6,7 +6,7 @@
 //!
 //! The daemon that took them out remembers them. One that is started later knows of them no more than their numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use lb_core::diff::Number;
 use lb_core::health::Target;
 use lb_core::state::{EventKind, EventLevel};
 
-use super::{BackendKey, Daemon, describe, health::Down};
+use super::{BackendKey, Daemon, Health, describe, health::Down};
 use crate::checks::{BackendHealth, Judgement, targets};
 use crate::clock;
 
@@ -37,8 +37,8 @@ const VIP_KEPT: Duration = Duration::from_secs(60);
 pub(super) type AllDeparted = BTreeMap<u16, Departed>;
 
 impl Daemon {
-    /// Remembers the backends of `old` that were up and that the configuration in force has no more.
-    pub(super) fn remember_departed(&mut self, old: &Config) {
+    /// Remembers the backends of `old` that were up, as `held` says, and that the configuration in force has no more.
+    pub(super) fn remember_departed(&mut self, old: &Config, held: &HashMap<BackendKey, Health>) {
         let pairs = old
             .farms
             .iter()
@@ -48,7 +48,7 @@ impl Daemon {
         let left: AllDeparted = left
             .filter(|(farm, backend)| {
                 let key = (farm.name.clone(), backend.name.clone());
-                self.health.get(&key).is_some_and(|health| health.status.serves())
+                held.get(&key).is_some_and(|health| health.status.serves())
             })
             .filter_map(|(farm, backend)| {
                 let id = self.backend_id(farm, backend)?;

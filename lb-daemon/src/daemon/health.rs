@@ -1,11 +1,14 @@
 //! What the checks report, what operators have set, and what follows for a backend.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
-use lb_core::config::model::{Backend, BackendName, Farm, FarmName, OnDown, WhenAllDown};
+use lb_core::config::model::{Backend, BackendName, Config, Farm, FarmName, OnDown, WhenAllDown};
+use lb_core::config::renames::Heirs;
 use lb_core::desired::{BackendFacts, adopted, rank};
 use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
 
+use super::changing::Former;
 use super::jobs::Done;
 use super::{BackendKey, Daemon, Health, describe};
 use crate::checks::{BackendHealth, Judgement, targets};
@@ -89,7 +92,7 @@ impl Daemon {
     }
 
     /// What the daemon before this one held of a backend, as far as the maps tell.
-    fn held_before(&self, farm: &Farm, backend: &Backend) -> Judgement {
+    pub(super) fn held_before(&self, farm: &Farm, backend: &Backend) -> Judgement {
         adopted(self.dataplane.backend_flags(farm, backend))
     }
 
@@ -106,12 +109,52 @@ impl Daemon {
         self.health = adopted.collect();
     }
 
-    /// Tells the checks what to probe. `adopting`: the board knows nothing yet, the maps may.
-    pub(super) fn watch_backends(&mut self, adopting: bool) {
+    /// What is held of the backends under their names of before holds under those of now. What was held before is returned.
+    pub(super) fn hand_on_health(&mut self, heirs: &Heirs, old: &Config) -> HashMap<BackendKey, Health> {
+        let before = self.health.clone();
+        // Another server under a name that another had is to be judged first.
+        self.health.retain(|key, _| heirs.contains_key(key));
+        for (to, from) in heirs {
+            // A farm that had no checks sent traffic to all, and goes on until its first checks have judged them.
+            let unchecked = || Health {
+                status: Judgement::Unchecked,
+                reason: "the farm had no checks until now".to_owned(),
+                since: clock::wall(),
+            };
+            let had_checks = old.farm(from.0.as_str()).is_some_and(|farm| !farm.checks.is_empty());
+            let health = if had_checks { before.get(from).cloned() } else { Some(unchecked()) };
+            if let Some(health) = health {
+                self.health.insert(to.clone(), health);
+            }
+        }
+        before
+    }
+
+    /// What is held of a backend that another check is to look after from now on: who was up stays up until that one has spoken
+    /// against it. An address that it did not have is another matter.
+    pub(super) fn held_before_change(
+        &self,
+        former: &Former,
+        farm: &Farm,
+        backend: &Backend,
+        address: IpAddr,
+    ) -> Judgement {
+        let key = (farm.name.clone(), backend.name.clone());
+        let was = former.heirs.get(&key).and_then(|from| {
+            let farm = former.config.farm(from.0.as_str())?;
+            farm.backends.iter().find(|backend| backend.name == from.1)
+        });
+        let had = was.is_some_and(|was| was.address.iter().any(|had| had == address));
+        let held = self.health.get(&key).map(|health| health.status).filter(|status| status.serves());
+        held.filter(|_| had).unwrap_or(Judgement::Starting)
+    }
+
+    /// Tells the checks what to probe. `held`: what they are to take a backend at an address for that they do not know.
+    pub(super) fn watch_backends(&mut self, held: impl Fn(&Self, &Farm, &Backend, IpAddr) -> Judgement) {
         let config = self.config.clone();
-        let mut targets = targets(&config, |farm, backend, _| {
-            let found = if adopting { self.find(farm, backend) } else { None };
-            found.map_or(Judgement::Starting, |(farm, backend)| self.held_before(farm, backend))
+        let mut targets = targets(&config, |farm, backend, address| {
+            let found = self.find(farm, backend);
+            found.map_or(Judgement::Starting, |(farm, backend)| held(self, farm, backend, address))
         });
         let watched: BTreeSet<_> =
             targets.iter().map(|target| (target.farm.clone(), target.backend.clone())).collect();

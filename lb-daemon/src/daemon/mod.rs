@@ -219,7 +219,8 @@ impl Daemon {
             self.follow();
         }
         if self.forget_departed() {
-            self.watch_backends(false);
+            // The checks know all that were there.
+            self.watch_backends(|_, _, _, _| Judgement::Starting);
         }
         let tables = self.dataplane.tables(&self.sweeping.found().tables);
         for (warning, message) in self.sweeping.crowds(&tables.families) {

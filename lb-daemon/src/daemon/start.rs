@@ -134,7 +134,7 @@ impl Daemon {
         // Only when the maps know them: a packet for a VIP that came before would be answered by the host.
         let number = self.want();
         self.wait_for_network(number).await;
-        self.watch_backends(true);
+        self.watch_backends(|daemon, farm, backend, _| daemon.held_before(farm, backend));
         let how =
             if self.dataplane.adopted() { "adopted the running data plane" } else { "loaded the data plane" };
         let (version, on) = (env!("CARGO_PKG_VERSION"), self.dataplane.interfaces_text());

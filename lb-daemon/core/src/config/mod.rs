@@ -18,6 +18,7 @@ mod overlap;
 mod ports;
 mod probe;
 mod reaction;
+pub mod renames;
 mod rules;
 mod text;
 pub mod tree;

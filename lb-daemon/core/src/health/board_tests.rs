@@ -220,7 +220,7 @@ fn another_port_leaves_a_backend_up_until_it_is_judged() {
 fn an_adopted_backend_stays_up_until_fall_failures() {
     let mut world = World::new();
     world.set(&[Target { adopted: Judgement::Up, ..target("a", "10.0.0.1:80") }]);
-    assert_eq!(world.said, ["a up: tcp 10.0.0.1:80: was up before the daemon started"]);
+    assert_eq!(world.said, ["a up: tcp 10.0.0.1:80: was up before this check began"]);
     world.said.clear();
     assert_eq!(world.run(Duration::ZERO, all_refuse), [""; 0]);
     assert_eq!(world.run(INTERVAL * 2, all_refuse), ["a down: tcp 10.0.0.1:80: connection refused"]);

@@ -55,14 +55,14 @@ impl Machine {
         }
     }
 
-    /// A target of a backend of which an earlier daemon held `judgement`: one that was up stays so until `fall` failures in a
+    /// A target of a backend of which an earlier daemon, or another check, held `judgement`: one that was up stays so until `fall` failures in a
     /// row.
     pub fn adopted(judgement: Judgement, rise: u32, fall: u32, now: Instant) -> Self {
         let reason = match judgement {
             Judgement::Starting => return Self::new(rise, fall, now),
-            Judgement::Up => "was up before the daemon started",
-            Judgement::Down => "was down before the daemon started",
-            Judgement::Unchecked => "had not been checked before the daemon started",
+            Judgement::Up => "was up before this check began",
+            Judgement::Down => "was down before this check began",
+            Judgement::Unchecked => "had not been checked before",
         };
         Self { judgement, reason: reason.to_owned(), ..Self::new(rise, fall, now) }
     }
@@ -242,7 +242,7 @@ mod tests {
             machine.handle_result(&Outcome { passed, reason: reason.to_owned() }, now);
             machine.reason().to_owned()
         };
-        assert_eq!(tell(false, "refused"), "was up before the daemon started");
+        assert_eq!(tell(false, "refused"), "was up before this check began");
         assert_eq!(tell(true, "in 1 ms"), "in 1 ms");
         assert_eq!(tell(true, "in 2 ms"), "in 1 ms");
         assert_eq!(tell(false, "refused"), "in 1 ms");
