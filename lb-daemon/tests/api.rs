@@ -224,7 +224,7 @@ async fn every_error_is_a_problem_document() {
         ("PATCH /v1/farms/web/backends/ex2", json, "{", 400, "EOF"),
         ("PATCH /v1/farms/web/backends/ex2", json, "{}", 400, "nothing to change"),
         ("PATCH /v1/farms/web/backends/ex2", json, r#"{"weight": 300}"#, 422, "must be 0 to 256, not 300"),
-        ("PATCH /v1/farms/web/backends/ex2", json, r#"{"weight": -1}"#, 400, "invalid value"),
+        ("PATCH /v1/farms/web/backends/ex2", json, r#"{"weight": -1}"#, 400, "whole number"),
         ("PATCH /v1/farms/web/backends/ex2", "text/plain", r#"{"weight": 1}"#, 415, "not text/plain"),
         ("PUT /v1/farms/Web", json, "{}", 422, "lower-case"),
         ("PUT /v1/farms/web", json, r#"{"name": "other"}"#, 422, "must be 'web'"),

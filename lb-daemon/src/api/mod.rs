@@ -8,6 +8,7 @@ mod checks;
 mod client;
 mod config;
 mod connections;
+mod description;
 mod events;
 mod extract;
 mod farms;
@@ -76,7 +77,7 @@ fn router_until(handle: Handle, stopping: watch::Receiver<bool>) -> Router {
     // The description is made of strings and numbers: it always serialises.
     let mut description = serde_json::to_value(description).unwrap_or_default();
     keys::describe(&mut description);
-    let openapi = description.to_string().into();
+    let openapi = description::complete(description).to_string().into();
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -2,7 +2,8 @@
 
 use lb_core::config::model::{self, Word as _};
 use lb_core::state::{self, FarmState, Snapshot, Traffic};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -222,13 +223,24 @@ pub struct FarmPatch {
 /// What to change in a backend; what is absent stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub struct BackendPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub admin_state: Option<AdminState>,
     /// 0 to 256; 0 takes no new connections.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(maximum = 256)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number")]
+    #[schema(maximum = 256, nullable = false)]
     pub weight: Option<u16>,
+}
+
+/// A number without a fraction, however it is written: to JSON Schema 5.0 is an integer, and some languages write it so.
+fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
+    let whole =
+        number.as_f64().filter(|value| value.fract() == 0.0 && (0.0..=f64::from(u16::MAX)).contains(value));
+    let wrong = || D::Error::custom(format!("must be a whole number from 0 to 256, not {number}"));
+    whole.map(|value| Some(value as u16)).ok_or_else(wrong)
 }
 
 impl From<BackendPatch> for handle::BackendPatch {
