@@ -3,6 +3,7 @@
 //! The daemon owns every map and decides; a handler reads what was published, or sends a [`Command`] and waits for
 //! its answer. A handler that is dropped while waiting cancels nothing: the command is carried out all the same.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lb_core::config::ConfigError;
@@ -14,6 +15,7 @@ use lb_core::state::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::{Defect, FileState, WriteError};
+use crate::ills::Condition;
 use crate::precondition::{Precondition, Version};
 
 /// Why the daemon did not do what it was asked.
@@ -122,6 +124,10 @@ pub enum Command {
     Reload {
         reply: Reply<Changes>,
     },
+    /// Say that the loop goes round.
+    Ping {
+        reply: Reply<()>,
+    },
     /// Delete tracked connections; the answer is how many.
     Cut {
         filter: ConnectionFilter,
@@ -146,6 +152,8 @@ pub enum CheckQuery {
         history: usize,
         reply: oneshot::Sender<ChecksTold>,
     },
+    /// How the checks as a whole are doing: cheap, however many there are.
+    Load { reply: oneshot::Sender<CheckLoad> },
     /// Run the checks of a farm or of one of its backends now. A way back that is dropped ends the run.
     Run { farm: FarmName, backend: Option<BackendName>, reply: oneshot::Sender<Vec<CheckRun>> },
     /// Something else says that a backend does not work: probe it at once.
@@ -185,6 +193,15 @@ impl Checks {
         history: usize,
     ) -> Result<ChecksTold, Refusal> {
         self.ask(|reply| CheckQuery::Tell { farm, backend, history, reply }).await
+    }
+
+    /// How the checks as a whole are doing. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// When nobody runs the checks any more.
+    pub async fn load(&self) -> Result<CheckLoad, Refusal> {
+        self.ask(|reply| CheckQuery::Load { reply }).await
     }
 
     /// Runs the checks of a farm, or of one of its backends, beside their schedule. The results count for nothing: a
@@ -228,12 +245,13 @@ pub trait DataplaneReader: Send + Sync {
 #[derive(Debug)]
 pub struct Events {
     log: Mutex<EventLog>,
+    lost: AtomicU64,
     live: broadcast::Sender<Event>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { log: Mutex::default(), live: broadcast::channel(256).0 }
+        Self { log: Mutex::default(), lost: AtomicU64::new(0), live: broadcast::channel(256).0 }
     }
 }
 
@@ -245,6 +263,16 @@ impl Events {
         // Nobody following is no error.
         self.live.send(event.clone()).ok();
         event
+    }
+
+    /// Notes that a reader has missed some.
+    pub fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many events readers have missed, all together.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// The events kept, oldest first, and all later ones: none is lost or doubled between the two.
@@ -266,6 +294,8 @@ pub struct Handle {
     pub file: watch::Receiver<FileState>,
     /// What the farms need of this host and do not find.
     pub defects: watch::Receiver<Arc<[Defect]>>,
+    /// How the daemon itself does.
+    pub condition: watch::Receiver<Arc<Condition>>,
 }
 
 impl Handle {

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod handle;
 pub mod hooks;
+pub mod ills;
 pub mod logging;
 pub mod memory;
 pub mod netlink;

@@ -62,8 +62,14 @@ impl Lines {
         self.failing.store(true, Ordering::Relaxed);
     }
 
-    fn is_idle(&self) -> bool {
-        self.handled.load(Ordering::Acquire) >= self.accepted.load(Ordering::Acquire)
+    /// How many were written or lost.
+    pub fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Acquire)
+    }
+
+    /// Whether none waits.
+    pub fn is_idle(&self) -> bool {
+        self.handled() >= self.accepted.load(Ordering::Acquire)
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use lb_core::config::model::Config;
@@ -17,7 +18,8 @@ use tokio::sync::oneshot;
 use crate::daemon::{Daemon, Start};
 use crate::datapath::{Datapath, Reader};
 use crate::handle::Format;
-use crate::logging::Log;
+use crate::ills::IllWatch;
+use crate::logging::{Lines, Log};
 use crate::memory::Memory;
 use crate::netlink::Netlink;
 use crate::overrides::Overrides;
@@ -88,7 +90,7 @@ async fn live(path: &Path, stay: bool, log: &Log) -> Result<(), Failure> {
     log.take_all();
     let loaded =
         Loaded { path: std::path::absolute(path).context("cannot tell where I am")?, text, format, config };
-    Ok(serve(loaded, stay, signals).await?)
+    Ok(serve(loaded, stay, signals, log.lines()).await?)
 }
 
 /// The configuration file as it was read.
@@ -99,7 +101,7 @@ struct Loaded {
     config: Config,
 }
 
-async fn serve(loaded: Loaded, stay: bool, signals: Signals) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, stay: bool, signals: Signals, lines: Arc<Lines>) -> anyhow::Result<()> {
     let Loaded { path, text, format, config } = loaded;
     let settings = config.daemon.clone();
     let (supervisor, endings) = Supervisor::new();
@@ -146,8 +148,12 @@ async fn serve(loaded: Loaded, stay: bool, signals: Signals) -> anyhow::Result<(
             return Err(error);
         }
     };
+    let mut handle = daemon.handle();
+    let mut ills = IllWatch::spawn(handle.clone(), lines, home.dir.clone());
+    ills.watch(&supervisor);
+    handle.condition = ills.condition();
     let (stop, stopped) = oneshot::channel::<()>();
-    let api = supervisor.watch("the API", tokio::spawn(api::serve(listener, daemon.handle(), stopped)));
+    let api = supervisor.watch("the API", tokio::spawn(api::serve(listener, handle, stopped)));
     let result = daemon.run(stay).await;
     drop(socket);
     drop(stop);

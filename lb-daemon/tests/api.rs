@@ -73,6 +73,9 @@ async fn status_tells_node_interfaces_and_counts() {
         "name": "eth0", "index": 2, "xdp_mode": "native", "up": true, "missing": false, "mtu": 1500,
     });
     assert_eq!(status["interfaces"], json!([interface]));
+    let message = "the log cannot be written (no storage space): 12 lines of it are lost";
+    let ill = json!({"kind": "log", "since": "1970-01-01T00:01:00.000Z", "message": message});
+    assert_eq!(status["ills"], json!([ill]));
     let counts = &status["counts"];
     let counted = ["farms", "farms_degraded", "backends", "backends_up", "backends_down", "connections"];
     assert_eq!(counted.map(|name| counts[name].as_u64().unwrap()), [2, 1, 4, 1, 1, 6]);
@@ -408,6 +411,12 @@ async fn metrics_are_told_with_their_labels() {
     let text = answer.text();
     let expected = [
         r#"drover_build_info{version="0.1.0"} 1"#,
+        r#"drover_ill{ill="log"} 1"#,
+        r#"drover_ill{ill="loop"} 0"#,
+        "drover_loop_latency_seconds_count 1",
+        "drover_log_lines_written_total 51",
+        "drover_log_lines_lost_total 12",
+        "drover_events_lost_total 13",
         "drover_config_generation 4",
         r#"drover_interface_up{interface="eth0",xdp_mode="native"} 1"#,
         r#"drover_farm_status{farm="web",status="degraded"} 1"#,

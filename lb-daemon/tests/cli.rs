@@ -61,12 +61,14 @@ async fn commands_print_their_answer_and_end_with_0() {
     let cases = [
         (
             "status",
-            "1 farm DEGRADED, 1 unchecked, 1 of 4 backends up, 6 connections\n\ndrover 0.1.0, up 1m 3",
+            "1 farm DEGRADED, 1 unchecked, 1 of 4 backends up, 6 connections\n! the log cannot be written \
+             (no storage space): 12 lines of it are lost\n\ndrover 0.1.0, up 1m 3",
         ),
         (
             "farms",
             "FARM  STATUS     BACKENDS UP  CONNECTIONS  VIP\nweb   DEGRADED        1 of 2            3  192.0.2.10;",
         ),
+        ("status --problems", "\n! web  DEGRADED\n"),
         ("farm show web", "    checks: tcp every 10s, timeout 3s, rise 2, fall 3\n"),
         ("farm show dns", "    192.0.2.53, 2001:db8::53; tcp+udp every port; nat; 3 connections\n"),
         (

@@ -76,6 +76,24 @@ fn small_disk() -> (File, File) {
     mounted.unwrap()
 }
 
+/// Waits until the daemon says of itself that something is wrong: in its status, on the screen first, and as an event.
+fn wait_ill(daemon: &Daemon, kind: &str, phrase: &str) {
+    let told =
+        |ill: &serde_json::Value| ill["kind"] == kind && ill["message"].as_str().unwrap().contains(phrase);
+    wait_until("the daemon to say so", 2 * LIMIT, || {
+        daemon.get("/v1/status").unwrap()["ills"].as_array().unwrap().iter().any(told)
+    })
+    .unwrap();
+    let screen = String::from_utf8(daemon.drover(&["status"]).unwrap().stdout).unwrap();
+    let screen = screen.split("\n\n").next().unwrap().replace("\n  ", " ");
+    assert!(screen.contains(phrase), "{screen}");
+    let event = |event: &serde_json::Value| {
+        event["kind"] == "daemon-ill"
+            && event["message"].as_str().unwrap().contains("the log cannot be written")
+    };
+    assert!(daemon.events().unwrap().iter().any(event), "{:?}", daemon.events());
+}
+
 fn fill(file: &mut File, full: ErrorKind) {
     // The last ones a byte each, so that no room is left at all.
     for size in [4096, 1] {
@@ -98,6 +116,11 @@ fn a_full_disk_under_the_log_takes_no_judgement_away_and_the_log_goes_on_afterwa
     fill(&mut log, ErrorKind::StorageFull);
     scene.assert_judges();
     assert!(scene.daemon.process().unwrap().is_running());
+    wait_ill(&scene.daemon, "log", "No space left on device");
+    let metrics = scene.daemon.get_text("/metrics").unwrap();
+    let lost = metrics.lines().find_map(|line| line.strip_prefix("drover_log_lines_lost_total "));
+    assert!(lost.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
+    assert!(metrics.contains("drover_ill{ill=\"log\"} 1"), "{metrics}");
 
     filler.set_len(0).unwrap();
     scene.assert_judges();
@@ -117,6 +140,7 @@ fn a_closed_pipe_under_the_log_takes_no_judgement_away() {
     let mut scene = Scene::new(File::from(std::os::fd::OwnedFd::from(writer)));
     drop(reader);
     scene.assert_judges();
+    wait_ill(&scene.daemon, "log", "Broken pipe");
     assert!(scene.daemon.stop().unwrap().success());
 }
 
@@ -129,5 +153,6 @@ fn a_reader_of_the_log_that_hangs_holds_up_neither_a_judgement_nor_the_end() {
     fill(&mut writer, ErrorKind::WouldBlock);
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     scene.assert_judges();
+    wait_ill(&scene.daemon, "log", "nobody takes");
     assert!(scene.daemon.stop().unwrap().success());
 }

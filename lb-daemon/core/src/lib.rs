@@ -9,6 +9,7 @@ pub mod config;
 pub mod desired;
 pub mod diff;
 pub mod health;
+pub mod ills;
 pub mod maglev;
 pub mod quota;
 pub mod seats;

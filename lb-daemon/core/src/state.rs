@@ -274,6 +274,8 @@ pub enum EventKind {
     ConnectionTable,
     /// A task of the daemon's has ended that must not, and the daemon ends with it.
     TaskEnded,
+    /// Something is wrong with the daemon itself, or no longer.
+    DaemonIll,
 }
 
 impl EventKind {
@@ -294,6 +296,7 @@ impl EventKind {
             Self::Interface => "interface",
             Self::ConnectionTable => "connection-table",
             Self::TaskEnded => "task-ended",
+            Self::DaemonIll => "daemon-ill",
         }
     }
 }

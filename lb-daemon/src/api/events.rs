@@ -143,6 +143,7 @@ impl Follower {
                 let missed = event.id.saturating_sub(self.last + 1);
                 if missed > 0 {
                     self.last = event.id - 1;
+                    self.events.lose(missed);
                     return Some(Told::Lost(missed));
                 }
             }

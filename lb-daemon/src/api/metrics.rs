@@ -18,11 +18,13 @@ use prometheus_client::registry::Registry;
 
 use super::Api;
 use super::check_metrics::{self, ConstHistogram};
+use super::ill_metrics;
 use super::metrics_format::TextFormat;
 use super::problem::Problem;
 use super::table_metrics;
 use super::types::farm_traffic;
 use crate::handle::ChecksTold;
+use crate::ills::Condition;
 
 const FARM_STATUSES: [FarmStatus; 5] =
     [FarmStatus::Up, FarmStatus::Degraded, FarmStatus::Down, FarmStatus::Unchecked, FarmStatus::Disabled];
@@ -51,11 +53,12 @@ pub(super) async fn get_metrics(State(api): State<Api>, headers: HeaderMap) -> R
     // A daemon that is stopping has counters, but no checks any more.
     let checks = api.handle.checks.tell(None, None, 0).await.unwrap_or_default();
     let (snapshot, dataplane) = (api.handle.snapshot(), api.handle.dataplane.clone());
+    let condition = api.handle.condition.borrow().clone();
     // Of thousands of backends it takes a while.
     let written = tokio::task::spawn_blocking(move || {
         let (verdicts, occurrences) = (dataplane.verdicts()?, dataplane.occurrences()?);
         let mut registry = Registry::with_prefix("drover");
-        registry.register_collector(Box::new(Scrape { snapshot, checks, verdicts, occurrences }));
+        registry.register_collector(Box::new(Scrape { snapshot, condition, checks, verdicts, occurrences }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok::<_, anyhow::Error>(format.of(text))
@@ -71,6 +74,7 @@ pub(super) async fn get_metrics(State(api): State<Api>, headers: HeaderMap) -> R
 #[derive(Debug)]
 struct Scrape {
     snapshot: Arc<Snapshot>,
+    condition: Arc<Condition>,
     checks: ChecksTold,
     verdicts: Vec<(&'static str, u64)>,
     occurrences: Occurrences,
@@ -80,6 +84,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut to = Writer { encoder };
         self.node(&mut to)?;
+        ill_metrics::write(&self.condition, &mut to)?;
         self.farms(&mut to)?;
         self.backends(&mut to)?;
         table_metrics::write(&self.snapshot.tables, &self.occurrences, &mut to)?;

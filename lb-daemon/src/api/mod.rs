@@ -12,6 +12,7 @@ mod description;
 mod events;
 mod extract;
 mod farms;
+mod ill_metrics;
 mod keys;
 mod metrics;
 mod metrics_format;

@@ -20,5 +20,7 @@ pub(super) async fn get_status(State(api): State<Api>) -> Result<Json<Status>, P
         .occurrences()
         .map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))?;
     let (file, defects) = (api.handle.file.borrow().clone(), api.handle.defects.borrow().clone());
-    Ok(Json(Status::new(&api.handle.snapshot(), (&file, &defects), &occurrences, clock::wall())))
+    let condition = api.handle.condition.borrow().clone();
+    let beside = (&file, &*defects, &*condition);
+    Ok(Json(Status::new(&api.handle.snapshot(), beside, &occurrences, clock::wall())))
 }

@@ -11,12 +11,14 @@ mod table;
 use std::time::{Duration, SystemTime};
 
 use lb_core::config::ConfigError;
+use lb_core::ills;
 use lb_core::state::{self, InterfaceState, Occurrences, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::{self, FileState};
 use crate::handle;
+use crate::ills::Condition;
 use crate::program::Unfit;
 
 pub use check::{
@@ -54,6 +56,9 @@ pub struct Status {
     pub config_generation: u64,
     pub config_path: String,
     pub config_file: ConfigFile,
+    /// What is wrong with the daemon itself, the worst first. It is looked for every second.
+    #[serde(default)]
+    pub ills: Vec<Ill>,
     /// What farms need of this host and do not find. It is looked for every ten seconds.
     #[serde(default)]
     pub defects: Vec<Defect>,
@@ -65,7 +70,7 @@ pub struct Status {
 impl Status {
     pub fn new(
         snapshot: &Snapshot,
-        (file, defects): (&FileState, &[config::Defect]),
+        (file, defects, condition): (&FileState, &[config::Defect], &Condition),
         occurrences: &Occurrences,
         now: SystemTime,
     ) -> Self {
@@ -76,6 +81,7 @@ impl Status {
             config_generation: snapshot.generation,
             config_path: snapshot.config_path.clone(),
             config_file: ConfigFile { state: file.as_str().to_owned(), detail: file.advice() },
+            ills: condition.ills.iter().map(Ill::new).collect(),
             defects: defects.iter().map(Defect::from).collect(),
             interfaces: snapshot.interfaces.iter().map(Interface::new).collect(),
             counts: Counts::new(snapshot),
@@ -91,6 +97,24 @@ pub struct ConfigFile {
     pub state: String,
     /// What is wrong and what to do; null when it is the same.
     pub detail: Option<String>,
+}
+
+/// Something is wrong with the daemon itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ill {
+    /// `loop`, `checks`, `connection-table`, `config-file`, `log`, `events` or `former-maps`.
+    pub kind: String,
+    #[schema(format = DateTime)]
+    pub since: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Ill {
+    fn new(of: &ills::Ill) -> Self {
+        let kind = of.organ.as_str().to_owned();
+        Self { kind, since: timestamp(of.since), message: of.message.clone() }
+    }
 }
 
 /// A farm needs something of this host, a program or a user, that is not there or cannot be used.

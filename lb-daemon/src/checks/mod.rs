@@ -200,6 +200,7 @@ impl Checking {
                 // Whoever asked may have left.
                 reply.send(ChecksTold { checks, load: self.board.load() }).ok();
             }
+            CheckQuery::Load { reply } => drop(reply.send(self.board.load())),
             CheckQuery::Run { farm, backend, reply } => {
                 self.by_hand.start(self.board.targets(&farm, backend.as_ref()), reply);
             }

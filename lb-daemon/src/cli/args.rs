@@ -108,9 +108,14 @@ pub enum Online {
     /// check is configured: nobody knows whether such a backend works. With --json: the answer of GET /v1/status.
     #[command(after_help = "Examples:
   drover status
+  drover status --problems
   watch -n1 drover status
   drover status --json")]
-    Status,
+    Status {
+        /// Of the farms, only what is wrong
+        #[arg(long)]
+        problems: bool,
+    },
     /// List the farms, one line each
     #[command(after_help = "Examples:
   drover farms

@@ -106,7 +106,7 @@ fn ask(command: Online, context: Context) -> ExitCode {
 
 async fn dispatch(command: Online, context: &Context) -> Result<String, Failure> {
     match command {
-        Online::Status => status::run(context).await,
+        Online::Status { problems } => status::run(context, problems).await,
         Online::Farms => farms::list(context).await,
         Online::Farm { action } => farms::run(context, action).await,
         Online::Backend { action } => backend::run(context, action).await,

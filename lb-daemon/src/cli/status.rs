@@ -2,26 +2,60 @@
 
 use std::time::{Duration, SystemTime};
 
+use lb_core::ills::Organ;
 use lb_core::sizing;
 use lb_core::state::tables::is_crowded;
 
 use super::text::{self, Style, Tone};
 use super::{Context, Failure, view};
-use crate::api::types::{ConnectionTable, Defect, FamilyTable, Farms, Interface, Status};
+use crate::api::types::{
+    BackendStatus, ConnectionTable, Defect, FamilyTable, FarmStatus, Farms, Ill, Interface, Status,
+};
 use crate::clock;
 
-pub async fn run(context: &Context) -> Result<String, Failure> {
+/// With `problems`, of the farms only what is wrong.
+pub async fn run(context: &Context, problems: bool) -> Result<String, Failure> {
     let status = context.client.get("/v1/status").await?;
     if context.json {
         return Ok(format!("{status}\n"));
     }
     let farms = context.client.get("/v1/farms").await?;
     let (status, farms) = (context.client.read(&status)?, context.client.read(&farms)?);
+    let farms = if problems { only_problems(farms) } else { worst_first(farms) };
     Ok(screen(&status, &farms, context.style, clock::wall()))
+}
+
+/// The farms with the worst first, else in the configuration's order.
+fn worst_first(mut farms: Farms) -> Farms {
+    farms.farms.sort_by_key(|farm| match farm.status {
+        FarmStatus::Down => 0,
+        FarmStatus::Degraded => 1,
+        FarmStatus::Unchecked => 2,
+        FarmStatus::Up | FarmStatus::Disabled => 3,
+    });
+    farms
+}
+
+/// The farms with something wrong, and of each the backends that are not as they should be.
+fn only_problems(farms: Farms) -> Farms {
+    let mut farms = worst_first(farms);
+    for farm in &mut farms.farms {
+        farm.backends.retain(|backend| {
+            let well = matches!(backend.status, BackendStatus::Up | BackendStatus::Standby);
+            !well || !backend.unresolved.is_empty()
+        });
+    }
+    farms.farms.retain(|farm| match farm.status {
+        FarmStatus::Down | FarmStatus::Degraded | FarmStatus::Unchecked => true,
+        FarmStatus::Up => !farm.backends.is_empty(),
+        FarmStatus::Disabled => false,
+    });
+    farms
 }
 
 fn screen(status: &Status, farms: &Farms, style: Style, now: SystemTime) -> String {
     let mut screen = summary(status, style);
+    screen += &ill_lines(&status.ills, style);
     let uptime = text::long(Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default());
     let (version, generation, path) = (&status.version, status.config_generation, &status.config_path);
     let node = format!("drover {version}, up {uptime}, configuration {generation} of {path}");
@@ -75,6 +109,16 @@ fn summary(status: &Status, style: Style) -> String {
     }
     parts.push(text::count(counts.connections, "connection"));
     format!("{}\n", parts.join(", "))
+}
+
+/// What is wrong with the daemon itself; the file has a line of its own.
+fn ill_lines(ills: &[Ill], style: Style) -> String {
+    let shown = ills.iter().filter(|ill| ill.kind != Organ::ConfigFile.as_str());
+    let line = |ill: &Ill| {
+        let told = text::wrap(&ill.message, 2);
+        format!("{} {}", style.paint(Tone::Bad, "!"), told.trim_start())
+    };
+    shown.map(line).collect()
 }
 
 /// What farms lack on this host: each thing once, however many farms lack it.

@@ -31,6 +31,7 @@ fn status(counts: Counts) -> Status {
         config_generation: 4,
         config_path: "/etc/drover/drover.toml".to_owned(),
         config_file: ConfigFile { state: "same".to_owned(), detail: None },
+        ills: Vec::new(),
         defects: Vec::new(),
         interfaces: vec![interface("eth0", "native", true), interface("eth1", "generic", false)],
         counts,
@@ -190,6 +191,54 @@ fn a_table_that_is_nearly_full_catches_the_eye() {
 ";
     assert_eq!(table_lines(&full, PLAIN), expected);
     assert!(table_lines(&full, Style { colour: true }).contains("\x1b[1;31mIPv4 80% full\x1b[0m"));
+}
+
+#[test]
+fn what_is_wrong_with_the_daemon_itself_stands_first() {
+    let ill = |kind: &str, message: &str| Ill {
+        kind: kind.to_owned(),
+        since: "2026-11-03T11:57:00.000Z".to_owned(),
+        message: message.to_owned(),
+    };
+    let ills = vec![
+        ill("log", "the log cannot be written (No space left on device): 12 lines of it are lost"),
+        ill("config-file", "it differs from what runs"),
+    ];
+    let status = Status { ills, ..status(Counts { farms: 1, farms_up: 1, ..Counts::default() }) };
+    let screen = screen(&status, &Farms { farms: vec![] }, PLAIN, now());
+    let expected = "\
+1 farm up, 0 of 0 backends up, eth1 DOWN, 0 connections
+! the log cannot be written (No space left on device): 12 lines of it are lost
+
+drover 0.1.0, up 3d 4h, configuration 4 of /etc/drover/drover.toml
+  eth0 ";
+    assert!(screen.starts_with(expected), "{screen}");
+}
+
+#[test]
+fn of_many_farms_the_worst_come_first_and_the_rest_can_be_left_out() {
+    let up = |name: &str| backend(name, "10.0.0.11", BackendStatus::Up, "");
+    let down = || backend("ex2", "10.0.0.12", BackendStatus::Down, "connection refused");
+    let blind = Backend { unresolved: vec!["10.0.0.13".to_owned()], ..up("ex3") };
+    let farms = || Farms {
+        farms: vec![
+            farm("well", FarmStatus::Up, vec![up("ex1")]),
+            farm("off", FarmStatus::Disabled, vec![]),
+            farm("blind", FarmStatus::Up, vec![up("ex1"), blind.clone()]),
+            farm("half", FarmStatus::Degraded, vec![up("ex1"), down()]),
+            farm(
+                "dns",
+                FarmStatus::Unchecked,
+                vec![backend("ex1", "10.0.0.11", BackendStatus::Unchecked, "")],
+            ),
+            farm("gone", FarmStatus::Down, vec![down(), down()]),
+        ],
+    };
+    let told = |farms: Farms| -> Vec<String> {
+        farms.farms.iter().map(|farm| format!("{} {}", farm.name, farm.backends.len())).collect()
+    };
+    assert_eq!(told(worst_first(farms())), ["gone 2", "half 2", "dns 1", "well 1", "off 0", "blind 2"]);
+    assert_eq!(told(only_problems(farms())), ["gone 2", "half 1", "dns 1", "blind 1"]);
 }
 
 #[test]

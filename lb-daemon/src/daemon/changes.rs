@@ -84,7 +84,9 @@ impl Daemon {
             Command::PatchBackend { farm, backend, patch, reply } => {
                 self.begin_patch(number, farm, backend, patch, reply);
             }
-            other @ (Command::DryRun { .. } | Command::Cut { .. }) => self.answer(other),
+            other @ (Command::DryRun { .. } | Command::Cut { .. } | Command::Ping { .. }) => {
+                self.answer(other)
+            }
         }
     }
 

@@ -16,7 +16,7 @@ impl Daemon {
     /// Carries a command out and answers it. Whoever asked may be gone by then; it was done all the same.
     pub(super) fn command(&mut self, order: Order) {
         match order.command {
-            Command::DryRun { .. } | Command::Cut { .. } => {
+            Command::DryRun { .. } | Command::Cut { .. } | Command::Ping { .. } => {
                 self.by = order.by;
                 self.answer(order.command);
             }
@@ -37,6 +37,7 @@ impl Daemon {
                     Done::Judged(Box::new(judged), format, reply)
                 });
             }
+            Command::Ping { reply } => drop(reply.send(Ok(()))),
             Command::Cut { filter, reply } => self.cut(filter, reply),
             Command::PatchBackend { .. }
             | Command::EditFarm { .. }

@@ -13,9 +13,10 @@ use lb_core::config::model::{
 };
 use lb_core::config::{ConfigError, Position};
 use lb_core::health::Judgement;
+use lb_core::ills::{Ill, Organ};
 use lb_core::state::tables::Table;
 use lb_core::state::{
-    AdminState, BackendState, BackendStatus, CheckReport, CheckRun, CheckVerdict, Connection,
+    AdminState, BackendState, BackendStatus, CheckLoad, CheckReport, CheckRun, CheckVerdict, Connection,
     ConnectionFilter, EventKind, EventLevel, FarmState, FarmStatus, Histogram, InterfaceState, News,
     Occurrences, Protocol, ResultRecord, Snapshot, Tables, Traffic,
 };
@@ -23,6 +24,7 @@ use lb_daemon::config::FileState;
 use lb_daemon::handle::{
     Changes, CheckQuery, Checks, ChecksTold, Command, DataplaneReader, Events, Handle, Order, Refusal,
 };
+use lb_daemon::ills::Condition;
 use lb_daemon::precondition::{Precondition, Version};
 use tokio::sync::{mpsc, watch};
 
@@ -59,9 +61,20 @@ pub fn start() -> Fake {
     let (file_state, file) = watch::channel(FileState::Same);
     let dataplane = Arc::new(FakeDataplane);
     let defects = watch::channel(Arc::from([])).1;
-    let handle = Handle { commands, snapshots, events, dataplane, checks, file, defects };
+    let condition = watch::channel(Arc::new(ailing())).1;
+    let handle = Handle { commands, snapshots, events, dataplane, checks, file, defects, condition };
     let task = tokio::spawn(answer(inbox, publisher, asked.clone()));
     Fake { handle, asked, task, file: file_state }
+}
+
+/// A daemon that loses lines of its log.
+fn ailing() -> Condition {
+    let mut loop_latency = Histogram::default();
+    loop_latency.record(Duration::from_millis(3));
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    let message = "the log cannot be written (no storage space): 12 lines of it are lost".to_owned();
+    let ills = vec![Ill { organ: Organ::Log, since, message }];
+    Condition { ills, loop_latency, log_written: 51, log_lost: 12, events_lost: 13 }
 }
 
 /// Publishes an event `n` minutes after 1970 began.
@@ -122,6 +135,7 @@ async fn answer(
                 let busy = "an apply is under way; try again".to_owned();
                 reply.send(Err(Refusal::Conflict(busy))).unwrap();
             }
+            Command::Ping { reply } => reply.send(Ok(())).unwrap(),
             Command::Cut { filter, reply } => {
                 note(format!("cut {filter:?}"));
                 reply.send(Ok(7)).unwrap();
@@ -142,6 +156,7 @@ async fn answer_checks(mut queries: mpsc::Receiver<CheckQuery>) {
                 told.load.lateness.record(Duration::from_millis(3));
                 reply.send(told).unwrap();
             }
+            CheckQuery::Load { reply } => drop(reply.send(CheckLoad::default())),
             CheckQuery::Run { farm, backend, reply } => {
                 let all = [("10.0.0.11", true), ("ex2", false)].into_iter();
                 let wanted = all.filter(|(name, _)| backend.as_ref().is_none_or(|it| it.as_str() == *name));

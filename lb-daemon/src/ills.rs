@@ -1,0 +1,155 @@
+//! Looks once a second at how the daemon itself does: how soon its loop answers, whether checks start in time, whether log
+//! lines and events are lost. `lb_core::ills` says what of it is an ill.
+//!
+//! [`IllWatch`] owns one task, beside the loop, so that a loop that hangs is seen. Dropped, the task ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::abi;
+use lb_core::ills::{CHECK_LATE, Ill, Signs, Turn, Watch};
+use lb_core::state::tables::is_crowded;
+use lb_core::state::{EventKind, EventLevel, Histogram, News, Tables};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::handle::{Command, Handle};
+use crate::logging::Lines;
+use crate::supervise::{Supervisor, Task};
+
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the loop may take to answer before it is said to have taken so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the daemon itself does.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// The worst first.
+    pub ills: Vec<Ill>,
+    /// How long the loop took to answer, a question a second.
+    pub loop_latency: Histogram,
+    pub log_written: u64,
+    pub log_lost: u64,
+    pub events_lost: u64,
+}
+
+/// A hold on the task.
+#[derive(Debug)]
+pub struct IllWatch {
+    condition: watch::Receiver<Arc<Condition>>,
+    task: Task,
+}
+
+impl IllWatch {
+    /// Starts it for the daemon behind `handle`, whose pins are in `pins`.
+    pub fn spawn(handle: Handle, lines: Arc<Lines>, pins: PathBuf) -> Self {
+        let (sender, condition) = watch::channel(Arc::default());
+        let looking = Looking { handle, lines, pins, sender, watch: Watch::default(), handled: 0 };
+        Self { condition, task: Task::spawn(looking.run()) }
+    }
+
+    pub fn condition(&self) -> watch::Receiver<Arc<Condition>> {
+        self.condition.clone()
+    }
+
+    /// Has the end of its task told.
+    pub fn watch(&mut self, supervisor: &Supervisor) {
+        self.task.watch(supervisor, "the daemon's own ills");
+    }
+}
+
+struct Looking {
+    handle: Handle,
+    lines: Arc<Lines>,
+    pins: PathBuf,
+    sender: watch::Sender<Arc<Condition>>,
+    watch: Watch,
+    /// Log lines that were written or lost by the last look.
+    handled: u64,
+}
+
+impl Looking {
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut loop_latency = Histogram::default();
+        loop {
+            ticks.tick().await;
+            let signs = self.signs().await;
+            loop_latency.record(signs.loop_answered_in);
+            for turn in self.watch.look(&signs, clock::now(), clock::wall()) {
+                self.tell(turn);
+            }
+            self.sender.send_replace(Arc::new(Condition {
+                ills: self.watch.ills().cloned().collect(),
+                loop_latency: loop_latency.clone(),
+                log_written: self.lines.written(),
+                log_lost: signs.log_lost,
+                events_lost: signs.events_lost,
+            }));
+        }
+    }
+
+    async fn signs(&mut self) -> Signs {
+        let asked = clock::now();
+        let answer = self.handle.ask(None, |reply| Command::Ping { reply });
+        // Whether it answered in time or not, so long it took; a daemon that is stopping answers at once.
+        tokio::time::timeout(PATIENCE, answer).await.ok();
+        let loop_answered_in = clock::now().saturating_duration_since(asked);
+        let checks = self.handle.checks.load().await.unwrap_or_default();
+        let (pins, handled) = (self.pins.clone(), self.lines.handled());
+        let former = tokio::task::spawn_blocking(move || former_maps(&pins)).await;
+        let log_stuck = !self.lines.is_idle() && handled == std::mem::replace(&mut self.handled, handled);
+        Signs {
+            loop_answered_in,
+            late_checks: late(&checks.lateness),
+            log_lost: self.lines.lost(),
+            log_stuck,
+            log_trouble: self.lines.trouble(),
+            events_lost: self.handle.events.lost(),
+            crowded_tables: crowded(&self.handle.snapshot().tables),
+            config_file: self.handle.file.borrow().advice(),
+            former_maps: former.unwrap_or_default(),
+        }
+    }
+
+    fn tell(&self, turn: Turn) {
+        let Turn { message, came, .. } = turn;
+        let level = if came { EventLevel::Warning } else { EventLevel::Info };
+        match came {
+            true => tracing::warn!("{message}"),
+            false => tracing::info!("{message}"),
+        }
+        let news = News { level, kind: EventKind::DaemonIll, farm: None, backend: None, by: None, message };
+        self.handle.events.publish(|log| log.push(clock::wall(), news));
+    }
+}
+
+/// How many runs started later than [`CHECK_LATE`] after their time.
+fn late(lateness: &Histogram) -> u64 {
+    let late = lateness.buckets().filter(|(bound, _)| bound.is_none_or(|bound| bound > CHECK_LATE));
+    late.map(|(_, runs)| runs).sum()
+}
+
+fn crowded(tables: &Tables) -> Vec<String> {
+    let crowded = tables.families.iter().filter(|table| is_crowded(false, table.load()));
+    let words = crowded.map(|table| {
+        let (family, load) = (table.family, table.load());
+        format!("the connection table of {family} is {load} % full: new connections may find no room")
+    });
+    words.collect()
+}
+
+/// Directories of maps that another version has left.
+fn former_maps(pins: &Path) -> Vec<String> {
+    let own = format!("maps-v{}", abi::LAYOUT_VERSION);
+    let Ok(entries) = std::fs::read_dir(pins) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut former: Vec<String> = names
+        .filter(|name| name.starts_with("maps-v") && *name != own)
+        .map(|name| pins.join(name).display().to_string())
+        .collect();
+    former.sort();
+    former
+}
