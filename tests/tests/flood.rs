@@ -107,6 +107,8 @@ impl Plan {
         let reports = old.finish().unwrap();
         let lost: Vec<_> = reports.iter().filter_map(|it| it.failure.as_ref()).collect();
         println!("established: {} of {} lost, {exchanges} exchanges", lost.len(), reports.len());
+        let told = scene.daemon.events().unwrap();
+        assert!(told.iter().any(|event| event["kind"] == "flood"), "nobody is told: {told:?}");
         let (near, far_away) = (served("near", &near), served("far", &far_away));
         assert!(lost.is_empty(), "{lost:?}");
         let enough = near >= self.at_least && far_away >= self.at_least;

@@ -206,6 +206,11 @@ impl Quota {
         policy
     }
 
+    /// What newcomers may take, as it was judged last.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// The last slices together: the whole table, once so many have been seen.
     pub fn whole(&self) -> Census {
         self.whole_with(&Census::default())

@@ -272,6 +272,8 @@ pub enum EventKind {
     Interface,
     /// A connection table is nearly full, or no longer.
     ConnectionTable,
+    /// A farm has so many half-open connections that newcomers are challenged, or has no more.
+    Flood,
     /// A task of the daemon's has ended that must not, and the daemon ends with it.
     TaskEnded,
     /// Something is wrong with the daemon itself, or no longer.
@@ -295,6 +297,7 @@ impl EventKind {
             Self::NextHop => "next-hop",
             Self::Interface => "interface",
             Self::ConnectionTable => "connection-table",
+            Self::Flood => "flood",
             Self::TaskEnded => "task-ended",
             Self::DaemonIll => "daemon-ill",
         }

@@ -46,7 +46,7 @@ use dataplane::Dataplane;
 use jobs::{Done, Jobs};
 use network::Surroundings;
 pub use start::Start;
-use sweep::Sweeping;
+use sweep::{Flood, Sweeping};
 
 /// How often the data plane's clock is set, and the next part of the connection tables swept.
 const TICK: Duration = Duration::from_millis(lb_common::abi::TICK_MILLISECONDS as u64);
@@ -228,6 +228,18 @@ impl Daemon {
         for (warning, message) in self.sweeping.crowds(&tables.families) {
             let level = if warning { EventLevel::Warning } else { EventLevel::Info };
             self.tell(level, EventKind::ConnectionTable, None, None, message);
+        }
+        let config = self.config.clone();
+        let farms =
+            config.farms.iter().filter_map(|farm| Some((self.dataplane.farm_id(&farm.name)?, &farm.name)));
+        for (farm, flood) in self.sweeping.floods(farms) {
+            let (level, what) = match flood {
+                Flood::Began => {
+                    (EventLevel::Warning, "is flooded by half-open connections; newcomers are challenged")
+                }
+                Flood::Ended => (EventLevel::Info, "is no longer flooded"),
+            };
+            self.tell(level, EventKind::Flood, Some(&farm), None, format!("farm '{farm}' {what}"));
         }
         self.publish();
     }

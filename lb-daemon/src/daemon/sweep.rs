@@ -1,8 +1,10 @@
 //! The sweep of the connection tables: a slice each tick, beside the loop. What a whole round finds says which numbers
 //! connections bear, and how full the tables are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lb_core::config::model::FarmName;
 use lb_core::diff::Number;
 use lb_core::state::tables::{Table, is_crowded};
 
@@ -24,7 +26,12 @@ pub(super) struct Sweeping {
     sweeping: u64,
     /// Tables that are nearly full, by family.
     crowded: [bool; 2],
+    /// Farms that were told of as flooded, and how many rounds ago they last were.
+    flooded: BTreeMap<FarmName, u32>,
 }
+
+/// Rounds after which a flood is told to be over. It fills its share again each time that what it has left behind is forgotten.
+const FLOOD_OVER: u32 = 120;
 
 impl Sweeping {
     /// Sweeps the next slice, unless one is under way: one that takes longer than a tick delays nobody but the next.
@@ -110,8 +117,35 @@ impl Sweeping {
     }
 }
 
+/// What is told of a farm's flood.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Flood {
+    Began,
+    Ended,
+}
+
+impl Sweeping {
+    /// What is to be told of floods of half-open connections: when one is seen first, and when it has not been seen for a while.
+    pub fn floods<'a>(&mut self, farms: impl Iterator<Item = (u16, &'a FarmName)>) -> Vec<(FarmName, Flood)> {
+        let mut told = Vec::new();
+        for rounds in self.flooded.values_mut() {
+            *rounds += 1;
+        }
+        for (_, farm) in farms.filter(|(id, _)| self.found.policy.is_flooded(*id)) {
+            if self.flooded.insert(farm.clone(), 0).is_none() {
+                told.push((farm.clone(), Flood::Began));
+            }
+        }
+        let over = self.flooded.extract_if(.., |_, rounds| *rounds >= FLOOD_OVER);
+        told.extend(over.map(|(farm, _)| (farm, Flood::Ended)));
+        told
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use lb_core::quota::Policy;
+
     use super::*;
 
     fn round(backends: &[u16]) -> Option<Box<Sweep>> {
@@ -132,6 +166,28 @@ mod tests {
         assert_eq!(sweeping.take(Box::default(), round(&[7])), Some(false), "nothing new");
         assert_eq!(sweeping.take(Box::default(), round(&[])), Some(true), "its last connection is gone");
         assert!(!sweeping.is_borne(seven, 1));
+    }
+
+    #[test]
+    fn a_flood_is_told_once_and_its_end_when_it_has_not_come_back_for_a_while() {
+        let farm = FarmName::new("web").unwrap();
+        let mut sweeping = Sweeping::default();
+        let mut round = |flooded: bool| {
+            let mut policy = Policy::default();
+            policy.farms_flooded[0] = u64::from(flooded) << 7;
+            sweeping.take(Box::default(), Some(Box::new(Sweep { policy, ..Sweep::default() })));
+            sweeping.floods([(7, &farm)].into_iter())
+        };
+        assert_eq!(round(false), []);
+        assert_eq!(round(true), [(farm.clone(), Flood::Began)]);
+        assert_eq!(round(true), []);
+        for _ in 1..FLOOD_OVER {
+            assert_eq!(round(false), []);
+        }
+        assert_eq!(round(true), [], "it was not over");
+        let told: Vec<_> = (0..FLOOD_OVER).flat_map(|_| round(false)).collect();
+        assert_eq!(told, [(farm.clone(), Flood::Ended)]);
+        assert_eq!(round(true), [(farm.clone(), Flood::Began)]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Sweep {
     pub expired: u64,
     /// What stands in each family's table.
     pub tables: [Census; 2],
+    /// What newcomers to either may take, when the round was over.
+    pub policy: Policy,
 }
 
 /// The sweep's memory.
@@ -185,6 +187,7 @@ impl Sweeper {
             vips: by_number(&counts.vips),
             expired: std::mem::take(&mut self.expired),
             tables: [0, 1].map(|family: usize| self.families[family].quota.whole()),
+            policy: self.families[0].quota.policy() | self.families[1].quota.policy(),
         }
     }
 }
