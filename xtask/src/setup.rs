@@ -35,6 +35,8 @@ fn packages(llvm: &str) -> Vec<Package> {
         package("libc6-dev", None, "links the programs"),
         of_llvm(format!("llvm-{llvm}-dev"), "bpf-linker is built on it"),
         of_llvm(format!("libpolly-{llvm}-dev"), "bpf-linker is built on it"),
+        package("libssl-dev", None, "checks by TLS"),
+        package("pkg-config", Some("pkg-config"), "finds libssl"),
         package("libzstd-dev", None, "bpf-linker is built on it"),
         package("zlib1g-dev", None, "bpf-linker is built on it"),
         package("iproute2", Some("ip"), "demo and tests: namespaces"),

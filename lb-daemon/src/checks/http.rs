@@ -1,27 +1,29 @@
 //! The HTTP and HTTPS probes: a request for each path, one after another; the first that fails is named.
 //!
 //! A connection is kept from path to path where the server keeps it. Everything is bounded: the head of an answer by
-//! [`HEAD_MAX`], its body by [`BODY_MAX`], the whole by the check's time-out. The connection is driven by the probe's
+//! [`HEAD_MAX`], its body by [`BODY_MAX`], all that comes for a request by [`ANSWER_MAX`], the whole by the check's time-out. The connection is driven by the probe's
 //! own future and not by a task: dropping it closes the connection. Redirects are answers like any other.
 
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lb_core::config::model::{BodyMatch, Check, HttpCheck};
 use lb_core::health::Outcome;
 use regex::bytes::Regex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Untried;
 use super::probe::{CLOSED, Progress, Trouble, connect, quoted, took, words};
@@ -31,6 +33,12 @@ use crate::clock;
 const HEAD_MAX: usize = 16 * 1024;
 /// What follows is neither read nor looked at.
 const BODY_MAX: usize = 64 * 1024;
+/// A header has four bytes at least: the head's length is what bounds them.
+const HEADERS_MAX: usize = HEAD_MAX / 4;
+/// Whatever comes before an answer is whole: interim answers (`100 Continue`) that never end are bounded by this, and the frames of
+/// a body in tiny chunks.
+const ANSWER_MAX: usize = 1 << 20;
+const TOO_MUCH: &str = "more than 1 MiB came, and no end of the answer";
 /// Compiled patterns kept; a configuration with more of them pays for compiling.
 const PATTERNS_KEPT: usize = 1024;
 
@@ -75,6 +83,11 @@ fn request(address: SocketAddr, http: &HttpCheck, path: &str) -> Result<Request<
         let host = http.host.clone().unwrap_or_else(|| authority(address, http.tls.is_some()));
         headers.insert(HOST, HeaderValue::from_str(&host).map_err(|_| unfit("the host"))?);
     }
+    // RFC 9110 section 8.6: these are expected to have a body, and some servers wait for one.
+    if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+    }
+    let headers = request.headers_mut();
     let agent = HeaderValue::from_static(concat!("drover/", env!("CARGO_PKG_VERSION")));
     headers.entry(USER_AGENT).or_insert(agent);
     Ok(request)
@@ -171,6 +184,8 @@ struct Link {
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
+    /// How much may still come for the request under way.
+    left: Arc<AtomicUsize>,
 }
 
 impl Link {
@@ -180,14 +195,18 @@ impl Link {
     {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_MAX);
+        builder.max_headers(HEADERS_MAX);
+        let left = Arc::new(AtomicUsize::new(ANSWER_MAX));
+        let stream = Metered { stream, left: Arc::clone(&left) };
         let (sender, connection) =
             builder.handshake(TokioIo::new(stream)).await.map_err(|error| trouble(&error))?;
         // What goes wrong with the connection comes out at the request too.
         let driver = Box::pin(async move { connection.await.unwrap_or_default() });
-        Ok(Self { sender, driver, ended: false })
+        Ok(Self { sender, driver, ended: false, left })
     }
 
     async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        self.left.store(ANSWER_MAX, Ordering::Relaxed);
         let answer = self.sender.send_request(request);
         drive(&mut self.driver, &mut self.ended, answer).await
     }
@@ -211,6 +230,46 @@ impl Link {
     /// Whether another request may be sent.
     async fn is_open(&mut self) -> bool {
         drive(&mut self.driver, &mut self.ended, self.sender.ready()).await.is_ok()
+    }
+}
+
+/// A stream from which no more than so much is read.
+struct Metered<S> {
+    stream: S,
+    left: Arc<AtomicUsize>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Poll::Ready(Err(io::Error::other(TOO_MUCH)));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        self.left.store(left.saturating_sub(read), Ordering::Relaxed);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

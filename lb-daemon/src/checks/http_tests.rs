@@ -254,3 +254,65 @@ async fn dropping_the_probe_closes_its_connection() {
     probe.abort();
     assert_eq!(tokio::time::timeout(AMPLE, told.recv()).await, Ok(Some("closed")));
 }
+
+#[tokio::test]
+async fn a_request_that_should_have_a_body_says_that_it_has_none() {
+    let address = web_server().await;
+    for (method, says) in [("POST", true), ("PUT", true), ("GET", false), ("HEAD", false)] {
+        let body = Some(BodyMatch::Contains("content-length: 0".into()));
+        let http = HttpCheck { method: method.into(), body, ..get(&["/200"]) };
+        let outcome = probed(address, CheckKind::Http(http), SHORT).await;
+        assert_eq!(outcome.passed, says, "{method}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_small_headers_are_no_large_head() {
+    let address = serve(|stream| async move {
+        let mut stream = BufReader::new(stream);
+        head(&mut stream).await;
+        let headers: String = (0..400).map(|n| format!("x-{n}: y\r\n")).collect();
+        let answer = format!("HTTP/1.1 200 OK\r\n{headers}content-length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.ok();
+        silence().await;
+    })
+    .await;
+    let outcome = probed(address, CheckKind::Http(get(&["/"])), AMPLE).await;
+    assert!(outcome.passed, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_cut_short() {
+    let address = endless("", "HTTP/1.1 100 Continue\r\n\r\n").await;
+    // Well before the time-out: the rest of the time costs nothing.
+    let outcome = probed(address, CheckKind::Http(get(&["/"])), AMPLE).await;
+    assert_eq!(outcome, Outcome::failed("/: more than 1 MiB came, and no end of the answer"));
+}
+
+#[tokio::test]
+async fn an_old_server_that_closes_without_a_farewell_of_tls_passes() {
+    for (answer, passed) in [
+        ("HTTP/1.0 200 OK\r\n\r\nall is well", true),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 11\r\n\r\nall is well", true),
+        ("HTTP/1.0 200 OK\r\ncontent-length: 99\r\n\r\nall is well", false),
+        ("HTTP/1.0 200 OK\r\n", false),
+    ] {
+        let acceptor = identity(&["a.example"], -24, 24 * 80).acceptor();
+        let address = serve(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let mut stream = BufReader::new(acceptor.accept(stream).await.unwrap());
+                head(&mut stream).await;
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                // The connection alone is closed.
+                stream.get_mut().get_mut().0.shutdown().await.unwrap();
+                tokio::io::copy(&mut stream.get_mut().get_mut().0, &mut tokio::io::sink()).await.ok();
+            }
+        })
+        .await;
+        let tls = Some(Tls { verify: false, server_name: None });
+        let outcome = probed(address, CheckKind::Http(HttpCheck { tls, ..get(&["/"]) }), AMPLE).await;
+        assert_eq!(outcome.passed, passed, "{answer:?}: {outcome:?}");
+    }
+}

@@ -1,4 +1,5 @@
-//! The probes of mail servers, SMTP, IMAP and POP3: the greeting, STARTTLS where it is asked for, and a polite farewell.
+//! The probes of mail servers, SMTP, IMAP and POP3: the greeting, STARTTLS where it is asked for, and a polite farewell. On the
+//! ports where TLS comes first (RFC 8314 section 3) it does.
 //!
 //! The three are one conversation by lines; [`Dialect`] holds what differs. There is no client library behind it, since
 //! those lead whole sessions: they log in, select mailboxes, hand over mail, and hide what a probe is to tell, the
@@ -93,6 +94,15 @@ impl Dialect {
         Exchange { send: send.to_owned(), step: "STARTTLS", reply }
     }
 
+    /// The port on which TLS comes before the first word.
+    fn tls_port(self) -> u16 {
+        match self {
+            Self::Smtp => 465,
+            Self::Imap => 993,
+            Self::Pop3 => 995,
+        }
+    }
+
     fn farewell(self) -> &'static [u8] {
         match self {
             Self::Smtp | Self::Pop3 => b"QUIT\r\n",
@@ -120,6 +130,9 @@ async fn run(
     progress: &Progress,
 ) -> Result<String, Trouble> {
     let started = clock::now();
+    if address.port() == dialect.tls_port() {
+        return run_in_tls(address, dialect, starttls, deadline, progress).await;
+    }
     let mut server = Conversation::over(connect(address).await?);
     server.exchange(&dialect.greeting(), progress).await?;
     let Some(tls) = starttls else {
@@ -141,6 +154,28 @@ async fn run(
     let warning = tls::warning(tls::Validity::of(&stream));
     let passed = format!("greeted, {word} in {}{warning}", took(started));
     Conversation::over(stream).leave(dialect, deadline).await;
+    Ok(passed)
+}
+
+/// The greeting where TLS comes first. A certificate is judged where the check says how.
+async fn run_in_tls(
+    address: SocketAddr,
+    dialect: Dialect,
+    tls: Option<&Tls>,
+    deadline: Instant,
+    progress: &Progress,
+) -> Result<String, Trouble> {
+    let started = clock::now();
+    let any = Tls { verify: false, server_name: None };
+    let client = tls::Client::new(tls.unwrap_or(&any), None, address).await?;
+    let stream = connect(address).await?;
+    progress.step("TLS handshake");
+    let stream = client.handshake(stream).await?;
+    let warning = tls::warning(tls::Validity::of(&stream));
+    let mut server = Conversation::over(stream);
+    server.exchange(&dialect.greeting(), progress).await?;
+    let passed = format!("greeted in TLS in {}{warning}", took(started));
+    server.leave(dialect, deadline).await;
     Ok(passed)
 }
 

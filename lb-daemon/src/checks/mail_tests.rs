@@ -196,3 +196,42 @@ async fn a_server_that_does_not_take_leave_passes_all_the_same() {
     let outcome = probed(address, kind(Dialect::Smtp, false), AMPLE).await;
     assert!(outcome.passed, "{outcome:?}");
 }
+
+#[tokio::test]
+async fn on_the_ports_of_tls_the_greeting_comes_in_tls() {
+    for (dialect, port, greeting) in [
+        (Dialect::Smtp, 465, "220 mail.example.org ESMTP\r\n"),
+        (Dialect::Imap, 993, "* OK ready\r\n"),
+        (Dialect::Pop3, 995, "+OK ready\r\n"),
+    ] {
+        let acceptor = identity(&["mail.example.org"], -48, 24 * 80).acceptor();
+        // An address that nobody else has, so that the port is free.
+        let listener = tokio::net::TcpListener::bind(("127.77.0.25", port)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    stream.write_all(greeting.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                    let mut farewell = String::new();
+                    BufReader::new(stream).read_line(&mut farewell).await.ok();
+                    assert!(farewell.contains("QUIT") || farewell.contains("LOGOUT"), "{farewell:?}");
+                }
+            }
+        });
+        let outcome = probed(address, kind(dialect, false), AMPLE).await;
+        assert!(outcome.passed && outcome.reason.starts_with("greeted in TLS in "), "{outcome:?}");
+        let outcome = probed(address, kind(dialect, true), AMPLE).await;
+        assert!(outcome.passed, "{outcome:?}");
+        // Asked to verify, it does.
+        let tls = Some(Tls { verify: true, server_name: Some("mail.example.org".into()) });
+        let strict = match dialect {
+            Dialect::Smtp => CheckKind::Smtp { starttls: tls },
+            Dialect::Imap => CheckKind::Imap { starttls: tls },
+            Dialect::Pop3 => CheckKind::Pop3 { starttls: tls },
+        };
+        let outcome = probed(address, strict, AMPLE).await;
+        assert!(!outcome.passed && outcome.reason.contains("not signed by an authority"), "{outcome:?}");
+    }
+}

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use lb_core::config::model::{BackendName, Check, CheckKind, FarmName};
 use lb_core::health::{Outcome, Target};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -116,6 +118,8 @@ pub(super) struct Identity {
 pub(super) fn identity(names: &[&str], from: i64, to: i64) -> Identity {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // One of the leaf's own name would be taken for the leaf.
+    authority.distinguished_name.push(DnType::CommonName, "authority");
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut leaf = CertificateParams::new(names).unwrap();

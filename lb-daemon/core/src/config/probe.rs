@@ -66,8 +66,7 @@ fn read_starttls(table: &Table<'_>, errors: &mut Errors) -> Option<Option<Tls>> 
         errors.push(
             spot,
             "means nothing without TLS",
-            "write starttls = true as well, or remove it; of a port that speaks TLS from the start the check is \
-             type = \"tls\"",
+            "write starttls = true as well (on 465, 993 and 995 it means TLS from the start), or remove it",
         );
     }
     superfluous.is_empty().then_some(None)

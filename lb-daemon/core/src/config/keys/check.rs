@@ -150,7 +150,7 @@ pub static CHECK: Schema = Schema {
         Key::new(
             "starttls",
             Takes::Boolean(false),
-            "Whether the connection must also change to TLS by STARTTLS (`STLS` of POP3). `server_name` and `verify` stand \
+            "Whether the connection must also change to TLS by STARTTLS (`STLS` of POP3); on 465, 993 and 995, where TLS comes first, whether the certificate is judged. `server_name` and `verify` stand \
              with `starttls = true` only.",
         )
         .of(MAIL),
