@@ -3,14 +3,16 @@
 //! The daemon owns every map and decides; a handler reads what was published, or sends a [`Command`] and waits for
 //! its answer. A handler that is dropped while waiting cancels nothing: the command is carried out all the same.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lb_common::abi::BACKENDS_MAX;
 use lb_core::config::ConfigError;
 use lb_core::config::model::{BackendName, FarmName};
 use lb_core::state::{
     AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Event, EventLog, Occurrences,
-    Peer, Snapshot,
+    Peer, Snapshot, Traffic,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -239,6 +241,8 @@ pub trait DataplaneReader: Send + Sync {
     fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>>;
     /// What happened in the connection tables since the program was loaded. A few system calls, which do not wait.
     fn occurrences(&self) -> anyhow::Result<Occurrences>;
+    /// What backends have carried, by number. A system call for a thousand of them.
+    fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>>;
 }
 
 /// The events kept and the wire to those who follow.
@@ -302,6 +306,25 @@ impl Handle {
     /// The state as last published.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
+    }
+
+    /// The same with what each backend has carried by now, which is read for whoever asks and not by the loop.
+    ///
+    /// # Errors
+    ///
+    /// If the counters cannot be read.
+    pub fn measured(&self) -> anyhow::Result<Arc<Snapshot>> {
+        let mut snapshot = (*self.snapshot()).clone();
+        let backends = || snapshot.farms.iter().flat_map(|farm| &farm.backends);
+        // Of farms that are disabled there are no numbers.
+        let ids = backends().map(|backend| backend.id).filter(|id| u32::from(*id) < BACKENDS_MAX).collect();
+        let traffic = self.dataplane.traffic_of(ids)?;
+        for backend in snapshot.farms.iter_mut().flat_map(|farm| &mut farm.backends) {
+            if let Some(traffic) = traffic.get(&backend.id) {
+                backend.traffic = *traffic;
+            }
+        }
+        Ok(Arc::new(snapshot))
     }
 
     /// Sends what `command` makes of the way back, in the name of `by`, and waits for the answer.

@@ -96,6 +96,16 @@ fn five_hundred_vips_are_ready_at_once_and_restless_neighbours_keep_nobody_waiti
     let cpu = used.as_secs_f64() / span.as_secs_f64();
     println!("20 changes a second: the API's median is {median:.2?}, {:.1} % of a processor", 100.0 * cpu);
 
+    let metrics = daemon.get_text("/metrics").unwrap();
+    let count = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
+    let ticks = |bound: &str| {
+        let name = format!("drover_tick_lateness_seconds_bucket{{le=\"{bound}\"}}");
+        metrics.lines().find(|line| line.starts_with(&name)).map(count).unwrap()
+    };
+    let (all, late) = (ticks("+Inf"), ticks("+Inf") - ticks("0.05"));
+    println!("{late} of {all} ticks of the loop were more than 50 ms late");
+    assert!(all >= 20.0, "{all}");
+
     assert!(ready < READY, "{ready:?}");
     assert!(reloaded < RELOADED, "{reloaded:?}");
     assert!(median < ANSWERED, "{median:?}");

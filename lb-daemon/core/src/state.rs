@@ -1,6 +1,7 @@
 //! The state that the daemon publishes: one immutable snapshot after each change, in plain data.
 
 mod checks;
+mod status;
 pub mod tables;
 
 use std::collections::VecDeque;
@@ -11,96 +12,8 @@ use std::time::{Duration, SystemTime};
 use crate::config::model::{BackendName, Config, FarmName};
 
 pub use checks::{CheckLoad, CheckReport, CheckRun, CheckVerdict, Histogram, ResultRecord};
+pub use status::{AdminState, BackendStatus, FarmStatus};
 pub use tables::{Occurrences, Tables};
-
-/// What an operator has asked of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AdminState {
-    #[default]
-    Up,
-    /// No new connections, the old ones go on.
-    Drain,
-    /// Taken out by hand: no new connections, checks go on but do not bring it back.
-    Maintenance,
-}
-
-/// A backend's status, as the contract names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendStatus {
-    Up,
-    Down,
-    /// Not judged yet: takes no traffic.
-    Starting,
-    Draining,
-    Maintenance,
-    /// Healthy, but of a lower priority than those in use.
-    Standby,
-    /// The farm has no checks, or those of one that was up cannot be made: takes traffic, and nobody knows whether it should.
-    Unchecked,
-}
-
-impl BackendStatus {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Starting => "starting",
-            Self::Draining => "draining",
-            Self::Maintenance => "maintenance",
-            Self::Standby => "standby",
-            Self::Unchecked => "unchecked",
-        }
-    }
-    /// Whether new connections may go there (given a weight above 0).
-    pub fn serves(self) -> bool {
-        matches!(self, Self::Up | Self::Unchecked)
-    }
-}
-
-/// A farm's status, as the contract names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FarmStatus {
-    /// All backends in use.
-    Up,
-    /// Some are down (or not judged yet).
-    Degraded,
-    /// None can serve.
-    Down,
-    Unchecked,
-    Disabled,
-}
-
-impl FarmStatus {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Degraded => "degraded",
-            Self::Down => "down",
-            Self::Unchecked => "unchecked",
-            Self::Disabled => "disabled",
-        }
-    }
-    /// The farm's status, from its backends'. Drained and maintained backends were taken out on purpose and
-    /// do not degrade a farm.
-    pub fn of(enabled: bool, backends: impl IntoIterator<Item = BackendStatus>) -> Self {
-        let (mut serving, mut unchecked, mut sick) = (0u32, 0u32, 0u32);
-        for status in backends {
-            match status {
-                BackendStatus::Up => serving += 1,
-                BackendStatus::Unchecked => unchecked += 1,
-                BackendStatus::Down | BackendStatus::Starting => sick += 1,
-                BackendStatus::Draining | BackendStatus::Maintenance | BackendStatus::Standby => {}
-            }
-        }
-        match (enabled, serving, unchecked, sick) {
-            (false, ..) => Self::Disabled,
-            (true, 0, 0, _) => Self::Down,
-            (true, _, 1.., _) => Self::Unchecked,
-            (true, _, 0, 0) => Self::Up,
-            (true, _, 0, _) => Self::Degraded,
-        }
-    }
-}
 
 /// Packets, bytes (of whole frames) and connections since the data plane was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -138,6 +51,8 @@ pub struct Snapshot {
     pub config_path: String,
     pub interfaces: Vec<InterfaceState>,
     pub tables: Tables,
+    /// How much later than due the daemon's loop got to its ticks.
+    pub tick_lateness: Histogram,
     /// In the configuration's order.
     pub farms: Vec<FarmState>,
 }

@@ -20,9 +20,10 @@ use crate::precondition::{Precondition, Version};
     get, path = "/v1/farms", tag = "farms",
     responses((status = 200, description = "In the configuration's order", body = Farms))
 )]
-pub(super) async fn list_farms(State(api): State<Api>) -> Json<Farms> {
-    let snapshot = api.handle.snapshot();
-    Json(Farms { farms: snapshot.farms.iter().filter_map(|farm| Farm::new(&snapshot, farm)).collect() })
+pub(super) async fn list_farms(State(api): State<Api>) -> Result<Json<Farms>, Problem> {
+    let snapshot = api.measured().await?;
+    let farms = snapshot.farms.iter().filter_map(|farm| Farm::new(&snapshot, farm)).collect();
+    Ok(Json(Farms { farms }))
 }
 
 /// One farm with its backends
@@ -40,7 +41,7 @@ pub(super) async fn get_farm(
     State(api): State<Api>,
     PathOf(name): PathOf<String>,
 ) -> Result<Tagged<Farm>, Problem> {
-    let snapshot = api.handle.snapshot();
+    let snapshot = api.measured().await?;
     let farm = snapshot.farm(&name).and_then(|farm| Farm::new(&snapshot, farm));
     let version = snapshot.config.farm(&name).map(Version::of);
     farm.map(|farm| Tagged(version, farm)).ok_or_else(|| Problem::unknown_farm(&snapshot, &name))
@@ -198,7 +199,7 @@ pub(super) async fn patch_backend(
     let (farm, backend, patch) = (farm.clone(), backend.clone(), patch.into());
     api.handle.ask(by, |reply| Command::PatchBackend { farm, backend, patch, reply }).await?;
     // The daemon publishes before it answers.
-    let snapshot = api.handle.snapshot();
+    let snapshot = api.measured().await?;
     let config = snapshot.config.farm(&farm_name);
     let state = snapshot
         .farm(&farm_name)

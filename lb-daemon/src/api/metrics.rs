@@ -52,11 +52,11 @@ pub(super) async fn get_metrics(State(api): State<Api>, headers: HeaderMap) -> R
     let format = TextFormat::negotiate(&headers);
     // A daemon that is stopping has counters, but no checks any more.
     let checks = api.handle.checks.tell(None, None, 0).await.unwrap_or_default();
-    let (snapshot, dataplane) = (api.handle.snapshot(), api.handle.dataplane.clone());
-    let condition = api.handle.condition.borrow().clone();
+    let (handle, condition) = (api.handle.clone(), api.handle.condition.borrow().clone());
     // Of thousands of backends it takes a while.
     let written = tokio::task::spawn_blocking(move || {
-        let (verdicts, occurrences) = (dataplane.verdicts()?, dataplane.occurrences()?);
+        let snapshot = handle.measured()?;
+        let (verdicts, occurrences) = (handle.dataplane.verdicts()?, handle.dataplane.occurrences()?);
         let mut registry = Registry::with_prefix("drover");
         registry.register_collector(Box::new(Scrape { snapshot, condition, checks, verdicts, occurrences }));
         let mut text = String::new();
@@ -110,7 +110,9 @@ impl Scrape {
             let labels = [("interface", interface.name.as_str()), ("xdp_mode", interface.xdp_mode)];
             (labels, u64::from(interface.up))
         });
-        to.gauges("interface_up", "Whether an interface with the XDP program is up", interfaces)
+        to.gauges("interface_up", "Whether an interface with the XDP program is there and up", interfaces)?;
+        let help = "How much later than due the daemon's loop got to its ticks, ten of them a second";
+        to.histogram("tick_lateness_seconds", help, &snapshot.tick_lateness)
     }
 
     fn farms(&self, to: &mut Writer<'_>) -> fmt::Result {

@@ -29,6 +29,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use lb_core::state::Snapshot;
 use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,6 +50,17 @@ struct Api {
     /// Turns true when streams must end; never, if the sender is gone.
     stopping: watch::Receiver<bool>,
     openapi: Arc<str>,
+}
+
+impl Api {
+    /// The state with its counters, which are read beside the handlers.
+    async fn measured(&self) -> Result<Arc<Snapshot>, Problem> {
+        let handle = self.handle.clone();
+        let measured = tokio::task::spawn_blocking(move || handle.measured()).await;
+        let told =
+            measured.map_err(|error| Problem::failed(format!("reading the counters broke off: {error}")))?;
+        told.map_err(|error| Problem::failed(format!("the counters cannot be read: {error:#}")))
+    }
 }
 
 #[derive(OpenApi)]

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lb_core::config::model::{BackendName, Config, FarmName};
 use lb_core::desired::{Desired, mapped};
-use lb_core::state::{EventKind, EventLevel, Peer, Snapshot};
+use lb_core::state::{EventKind, EventLevel, Histogram, Peer, Snapshot};
 use tokio::sync::{mpsc, watch};
 
 use crate::checks::{BackendHealth, Judgement, Runner};
@@ -57,7 +57,9 @@ enum Event {
     /// A task is no more that the daemon cannot do without.
     Ended(Ended),
     /// The clock is to be set, and whatever is due by now is to be done.
-    Tick,
+    Tick {
+        due: Instant,
+    },
     Health(BackendHealth),
     /// What was done beside the loop.
     Done(Done),
@@ -104,6 +106,7 @@ pub struct Daemon {
     sweeping: Sweeping,
     changing: Changing,
     jobs: Jobs,
+    tick_lateness: Histogram,
     /// The maps have been brought to the configuration once; if that fails, the start does.
     running: bool,
 
@@ -154,7 +157,7 @@ impl Daemon {
                 Event::Asked(Asked::Stop(by)) => return self.stop(by, stay).await,
                 Event::Asked(Asked::Reload) => self.requested(Request::Reload),
                 Event::Ended(ended) => return self.bereft(&ended),
-                Event::Tick => self.ticked(),
+                Event::Tick { due } => self.ticked(due),
                 Event::Health(health) => self.judged(health),
                 Event::Done(done) => self.done(done),
                 Event::Network(news) => self.network_told(news),
@@ -174,7 +177,7 @@ impl Daemon {
             biased;
             asked = signals.next() => Event::Asked(asked),
             Some(ended) = endings.recv() => Event::Ended(ended),
-            _ = ticks.tick() => Event::Tick,
+            due = ticks.tick() => Event::Tick { due: due.into() },
             Some(report) = health.recv() => Event::Health(report),
             Some(done) = done.recv() => Event::Done(done),
             Some(news) = self.surroundings.next() => Event::Network(news),
@@ -183,8 +186,9 @@ impl Daemon {
     }
 
     /// Sets the clock, and does whatever is due.
-    fn ticked(&mut self) {
+    fn ticked(&mut self, due: Instant) {
         let now = clock::now();
+        self.tick_lateness.record(now.saturating_duration_since(due));
         self.dataplane.keep_time(now);
         self.take_pulses(now);
         // All of them, whatever the first one says.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_core::config::model::{Backend, Farm};
 use lb_core::desired::BackendFacts;
-use lb_core::state::{AdminState, BackendState, BackendStatus, FarmState, FarmStatus, Snapshot};
+use lb_core::state::{AdminState, BackendState, BackendStatus, FarmState, FarmStatus, Snapshot, Traffic};
 
 use super::Daemon;
 
@@ -25,6 +25,7 @@ impl Daemon {
                 let names = &self.config.daemon.interfaces;
                 self.dataplane.interface_states(names, self.surroundings.links())
             },
+            tick_lateness: self.tick_lateness.clone(),
             tables: self.dataplane.tables(&self.sweeping.found().tables),
             farms: self.config.farms.iter().map(|farm| self.farm_state(farm)).collect(),
         };
@@ -38,7 +39,7 @@ impl Daemon {
         FarmState {
             name: farm.name.clone(),
             id: self.dataplane.farm_id(&farm.name).unwrap_or(NO_ID),
-            status: FarmStatus::of(farm.enabled, backends.iter().map(|backend| backend.status)),
+            status: FarmStatus::of(farm.enabled, backends.iter().map(|it| (it.status, it.weight))),
             backends,
         }
     }
@@ -77,7 +78,8 @@ impl Daemon {
             since,
             reason,
             connections: id.map_or(0, |id| self.sweeping.live(id)),
-            traffic: id.and_then(|id| self.dataplane.reader().traffic(id).ok()).unwrap_or_default(),
+            // Whoever wants to know reads it beside the loop: `Handle::measured`.
+            traffic: Traffic::default(),
             unresolved: backend.address.iter().filter(|address| !known(address)).collect(),
         }
     }

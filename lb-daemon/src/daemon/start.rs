@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::config::model::Config;
-use lb_core::state::{EventKind, EventLevel, Snapshot, Tables};
+use lb_core::state::{EventKind, EventLevel, Histogram, Snapshot, Tables};
 use tokio::sync::{mpsc, watch};
 
 use super::changing::Changing;
@@ -77,6 +77,7 @@ impl Daemon {
             config_path: config_path.display().to_string(),
             interfaces: Vec::new(),
             tables: Tables::default(),
+            tick_lateness: Histogram::default(),
             farms: Vec::new(),
         };
         let (snapshots, events) = (watch::channel(Arc::new(empty)).0, Arc::<Events>::default());
@@ -108,6 +109,7 @@ impl Daemon {
             sweeping: Sweeping::default(),
             changing: Changing::default(),
             jobs,
+            tick_lateness: Histogram::default(),
             running: false,
             hooks: Hooks::default(),
             events,

@@ -62,16 +62,6 @@ impl Reader {
         Ok(counters::traffic(&self.counters.get(backend)?))
     }
 
-    /// The same of many.
-    ///
-    /// # Errors
-    ///
-    /// If a number is out of range.
-    pub fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
-        let of = self.counters.of(backends)?;
-        Ok(of.into_iter().map(|(id, counters)| (id, counters::traffic(&counters))).collect())
-    }
-
     fn occurrence(&self, of: Occurrence) -> anyhow::Result<u64> {
         Ok(self.occurrences.get(&(of as u32), 0)?.iter().sum())
     }
@@ -100,6 +90,11 @@ impl DataplaneReader for Reader {
             all.push((verdict.name(), self.verdicts.get(&(*verdict as u32), 0)?.iter().sum()));
         }
         Ok(all)
+    }
+
+    fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
+        let of = self.counters.of(backends)?;
+        Ok(of.into_iter().map(|(id, counters)| (id, counters::traffic(&counters))).collect())
     }
 
     fn occurrences(&self) -> anyhow::Result<Occurrences> {

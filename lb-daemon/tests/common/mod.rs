@@ -3,6 +3,7 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -254,6 +255,11 @@ impl DataplaneReader for FakeDataplane {
     fn occurrences(&self) -> anyhow::Result<Occurrences> {
         Ok(Occurrences { away: 31, full: 32, evicted: 33, ports_taken: 34 })
     }
+
+    /// What the snapshot says of it stands.
+    fn traffic_of(&self, _: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
+        Ok(HashMap::new())
+    }
 }
 
 fn connection(farm_id: u16, backend_id: u16, port: u16) -> Connection {
@@ -312,6 +318,7 @@ pub fn snapshot() -> Snapshot {
                 Table { family: "ipv6", lines: 4096, used: 2, policy: 0 },
             ],
         },
+        tick_lateness: Histogram::default(),
         farms,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lb_core::config::model::{Mode, Ports};
+use lb_daemon::handle::DataplaneReader as _;
 
 use crate::ends::*;
 use crate::packet::*;
@@ -239,7 +240,6 @@ fn connections_age_by_their_state_and_only_together() {
 #[test]
 fn connections_are_listed_and_cut() {
     use lb_core::state::ConnectionFilter;
-    use lb_daemon::handle::DataplaneReader as _;
     let mut rig = Rig::with(vec![farm("web", &["192.0.2.10"], port(80), Mode::Nat, &[("10.0.0.11", 1)])]);
     for client in ["198.51.100.7:40000", "198.51.100.7:40001", "198.51.100.8:40000"] {
         rig.send(&frame(client, "192.0.2.10:80", tcp(SYN), b""));
