@@ -4,62 +4,24 @@
 //! its answer. A handler that is dropped while waiting cancels nothing: the command is carried out all the same.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use lb_common::abi::BACKENDS_MAX;
-use lb_core::config::ConfigError;
 use lb_core::config::model::{BackendName, FarmName};
 use lb_core::state::{
-    AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Event, EventLog, Occurrences,
-    Peer, Snapshot, Traffic,
+    AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Occurrences, Peer, Snapshot,
+    Traffic,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{Defect, FileState, WriteError};
+use crate::config::{Defect, FileState};
 use crate::ills::Condition;
 use crate::precondition::{Precondition, Version};
+use crate::refusal::Conflict;
 
-/// Why the daemon did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No farm or backend of that name; the text names it and what there is.
-    #[error("{0}")]
-    NotFound(String),
-    /// The configuration is not valid. Nothing was changed.
-    #[error("the configuration is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Invalid(Vec<ConfigError>),
-    /// The request does not fit the state the daemon is in. Nothing was changed.
-    #[error("{0}")]
-    Conflict(String),
-    /// Somebody else has written to the configuration file since the daemon last read or wrote it. Nothing was changed.
-    #[error("{0}")]
-    FileChanged(String),
-    /// What was to be changed is not the version that the change was meant for. Nothing was changed.
-    #[error("{0} is not the version that the change was meant for: read it again, and change that")]
-    Stale(String),
-    /// The kernel or a file refused. What had been changed was changed back.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<WriteError> for Refusal {
-    fn from(error: WriteError) -> Self {
-        let text = error.to_string();
-        match error {
-            WriteError::Changed(_) => Self::FileChanged(text),
-            WriteError::Mounted(_) | WriteError::NoFile { .. } => Self::Conflict(text),
-            WriteError::Io { .. } => Self::Failed(text),
-        }
-    }
-}
-
-/// How a configuration's text is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Toml,
-    Json,
-}
+pub use crate::config::{FarmEdit, Format};
+pub use crate::events::Events;
+pub use crate::refusal::Refusal;
 
 /// What a change of the configuration did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,15 +42,6 @@ pub struct BackendPatch {
     pub admin: Option<AdminState>,
     /// 0 to 256.
     pub weight: Option<u16>,
-}
-
-/// An edit of one farm, written back to the configuration file with its comments kept.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FarmEdit {
-    /// Create or replace; the value has the keys of a `[[farm]]` table, and a `name`, if given, equal to the farm's.
-    Put(serde_json::Value),
-    Delete,
-    Enable(bool),
 }
 
 /// The answer's way back.
@@ -226,7 +179,7 @@ impl Checks {
 
     async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> CheckQuery) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let stopping = || Refusal::Conflict("the daemon is stopping".to_owned());
+        let stopping = || Refusal::Conflict(Conflict::Stopping);
         self.queries.send(query(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
     }
@@ -243,47 +196,6 @@ pub trait DataplaneReader: Send + Sync {
     fn occurrences(&self) -> anyhow::Result<Occurrences>;
     /// What backends have carried, by number. A system call for a thousand of them.
     fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>>;
-}
-
-/// The events kept and the wire to those who follow.
-#[derive(Debug)]
-pub struct Events {
-    log: Mutex<EventLog>,
-    lost: AtomicU64,
-    live: broadcast::Sender<Event>,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self { log: Mutex::default(), lost: AtomicU64::new(0), live: broadcast::channel(256).0 }
-    }
-}
-
-impl Events {
-    /// Runs `push` on the log and tells followers of what it returns.
-    pub fn publish(&self, push: impl FnOnce(&mut EventLog) -> Event) -> Event {
-        let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let event = push(&mut log);
-        // Nobody following is no error.
-        self.live.send(event.clone()).ok();
-        event
-    }
-
-    /// Notes that a reader has missed some.
-    pub fn lose(&self, count: u64) {
-        self.lost.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// How many events readers have missed, all together.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// The events kept, oldest first, and all later ones: none is lost or doubled between the two.
-    pub fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
-        let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (log.iter().cloned().collect(), self.live.subscribe())
-    }
 }
 
 /// A cheap, cloneable hold on the running daemon.
@@ -334,7 +246,7 @@ impl Handle {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let stopping = || Refusal::Conflict("the daemon is stopping".to_owned());
+        let stopping = || Refusal::Conflict(Conflict::Stopping);
         self.commands.send(Order { command: command(reply), by }).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }

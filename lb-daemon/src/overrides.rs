@@ -35,17 +35,9 @@ pub struct Overrides {
 struct Entry {
     farm: String,
     backend: String,
-    admin_state: Admin,
+    admin_state: AdminState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<u16>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Admin {
-    Up,
-    Drain,
-    Maintenance,
 }
 
 impl Overrides {
@@ -73,12 +65,13 @@ impl Overrides {
         })?;
         let set = entries.into_iter().filter_map(|entry| {
             let key = (FarmName::new(&entry.farm)?, BackendName::new(&entry.backend)?);
-            let admin = match entry.admin_state {
-                Admin::Up => AdminState::Up,
-                Admin::Drain => AdminState::Drain,
-                Admin::Maintenance => AdminState::Maintenance,
-            };
-            Some((key, Override { admin, weight: entry.weight.filter(|&weight| weight <= WEIGHT_MAX) }))
+            Some((
+                key,
+                Override {
+                    admin: entry.admin_state,
+                    weight: entry.weight.filter(|&weight| weight <= WEIGHT_MAX),
+                },
+            ))
         });
         Ok(Self { path, set: set.collect() })
     }
@@ -132,11 +125,7 @@ impl Overrides {
             .map(|((farm, backend), to)| Entry {
                 farm: farm.to_string(),
                 backend: backend.to_string(),
-                admin_state: match to.admin {
-                    AdminState::Up => Admin::Up,
-                    AdminState::Drain => Admin::Drain,
-                    AdminState::Maintenance => Admin::Maintenance,
-                },
+                admin_state: to.admin,
                 weight: to.weight,
             })
             .collect();

@@ -25,7 +25,7 @@ use crate::netlink::Netlink;
 use crate::overrides::Overrides;
 use crate::signals::Signals;
 use crate::supervise::Supervisor;
-use crate::{api, cli, config, logging, secrets};
+use crate::{api, config, logging, report, secrets};
 
 /// Exit status for an invalid configuration.
 const INVALID: u8 = 2;
@@ -85,8 +85,7 @@ async fn live(path: &Path, stay: bool, log: &Log) -> Result<(), Failure> {
         // Nothing has changed yet.
         _ = signals.stop() => return Ok(()),
     };
-    let (text, format, config) =
-        loaded.map_err(|error| Failure::Invalid(cli::check::render_failure(&error)))?;
+    let (text, format, config) = loaded.map_err(|error| Failure::Invalid(report::render_failure(&error)))?;
     log.take_all();
     let loaded =
         Loaded { path: std::path::absolute(path).context("cannot tell where I am")?, text, format, config };

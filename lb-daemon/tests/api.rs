@@ -247,7 +247,7 @@ async fn every_error_is_a_problem_document() {
         ("POST /v1/config/check", "application/toml", "bad", 422, "must be 0 to 256, not 300"),
         ("PUT /v1/config", "application/toml", "unwritable", 500, "read-only"),
         ("PUT /v1/config", "application/toml", "by hand", 409, "reload first"),
-        ("POST /v1/config/reload", "", "", 409, "try again"),
+        ("POST /v1/config/reload", "", "", 409, "only by a restart"),
     ];
     let (_fake, router) = fixture();
     for (line, media_type, body, status, detail) in cases {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lb_core::config::{ConfigError, Position};
-use lb_daemon::cli::check::{render, run};
+use lb_daemon::cli::check::run;
 use lb_daemon::config::parse;
 use lb_daemon::handle::Format;
+use lb_daemon::report::render;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-configs")

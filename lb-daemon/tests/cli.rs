@@ -153,7 +153,10 @@ async fn a_refusal_is_one_line_and_ends_with_1() {
             "drover: farm 'web' has no backend 'nope'; the backends are 10.0.0.11, ex2\n",
         ),
         ("connections cut --farm nope", "drover: there is no farm 'nope'; the farms are web, dns\n"),
-        ("reload", "drover: an apply is under way; try again\n"),
+        (
+            "reload",
+            "drover: interfaces can change only by a restart of the daemon (connections survive one: `drover run --stay`)\n",
+        ),
     ];
     let served = Served::start();
     for (line, expected) in cases {

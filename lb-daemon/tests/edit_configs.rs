@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what tests share may fail as they do")]
 
 use lb_core::config::model::{Config, FarmName};
-use lb_daemon::config::{edit, parse};
-use lb_daemon::handle::{FarmEdit, Format, Refusal};
+use lb_daemon::config::{EditError, FarmEdit, Format, edit, parse};
 use serde_json::{Value, json};
 
 const TOML: &str = r#"# Balancer of the office.
@@ -218,20 +217,23 @@ fn an_edit_that_makes_no_sense_is_refused() {
     for (text, format) in [(TOML, Format::Toml), (JSON, Format::Json)] {
         for what in [FarmEdit::Delete, FarmEdit::Enable(true)] {
             let refusal = edit(text, format, &name("wbe"), &what).unwrap_err();
-            assert_eq!(refusal, Refusal::NotFound("no farm 'wbe'; there are web, mail".to_owned()));
+            assert_eq!(
+                refusal,
+                EditError::NoFarm { farm: name("wbe"), there: vec!["web".to_owned(), "mail".to_owned()] }
+            );
         }
         let mut renamed = web();
         renamed["name"] = json!("other");
         for value in [json!([]), json!("web"), renamed] {
             let refusal = edit(text, format, &name("web"), &FarmEdit::Put(value)).unwrap_err();
-            assert!(matches!(&refusal, Refusal::Invalid(errors) if errors.len() == 1), "{refusal}");
+            assert!(matches!(&refusal, EditError::Invalid(errors) if errors.len() == 1), "{refusal}");
         }
         let broken = text.replacen('"', "", 1);
         let refusal = edit(&broken, format, &name("web"), &FarmEdit::Delete).unwrap_err();
-        assert!(matches!(&refusal, Refusal::Invalid(errors) if errors[0].at.is_some()), "{refusal}");
+        assert!(matches!(&refusal, EditError::Invalid(errors) if errors[0].at.is_some()), "{refusal}");
         let odd = if format == Format::Toml { "farm = 1\n" } else { "{\"farm\": {}}" };
         let refusal = edit(odd, format, &name("web"), &FarmEdit::Delete).unwrap_err();
-        assert!(matches!(refusal, Refusal::Conflict(_)), "{refusal}");
+        assert!(matches!(refusal, EditError::NoList), "{refusal}");
     }
 }
 

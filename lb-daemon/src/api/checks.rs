@@ -14,6 +14,7 @@ use super::problem::Problem;
 use super::types::{CheckRunRequest, CheckRuns, Checks};
 use crate::clock;
 use crate::handle::Refusal;
+use crate::refusal::Conflict;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -73,13 +74,13 @@ pub(super) async fn run_checks(
     let (farm, backend) = named(&snapshot, Some(request.farm.clone()), request.backend)?;
     let farm = farm.ok_or_else(|| Problem::unknown_farm(&snapshot, &request.farm))?;
     let nothing = match snapshot.config.farm(farm.as_str()) {
-        Some(config) if !config.enabled => Some(format!("farm '{farm}' is disabled: nothing is checked")),
-        Some(config) if config.checks.is_empty() => Some(format!("farm '{farm}' has no checks")),
-        Some(config) if config.backends.is_empty() => Some(format!("farm '{farm}' has no backends")),
+        Some(config) if !config.enabled => Some(Conflict::Disabled(farm.clone())),
+        Some(config) if config.checks.is_empty() => Some(Conflict::NoChecks(farm.clone())),
+        Some(config) if config.backends.is_empty() => Some(Conflict::NoBackends(farm.clone())),
         Some(_) | None => None,
     };
-    if let Some(detail) = nothing {
-        return Err(Refusal::Conflict(detail).into());
+    if let Some(conflict) = nothing {
+        return Err(Refusal::Conflict(conflict).into());
     }
     let runs = api.handle.checks.run(farm, backend).await?;
     Ok(Json(CheckRuns::new(runs)))

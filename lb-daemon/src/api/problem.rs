@@ -92,28 +92,29 @@ fn suggestion<'a>(wanted: &str, names: impl Iterator<Item = &'a str>, what: &str
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
         match refusal {
-            Refusal::NotFound(detail) => Self::not_found(detail),
+            Refusal::NoFarm { .. } | Refusal::NoBackend { .. } => Self::not_found(detail),
             Refusal::Invalid(errors) => Self::invalid(errors.iter().map(ProblemItem::from).collect()),
-            Refusal::Conflict(detail) => Self::own(
+            Refusal::Conflict(_) => Self::own(
                 StatusCode::CONFLICT,
                 "conflict",
                 "The request does not fit the daemon's state",
                 detail,
             ),
-            Refusal::FileChanged(detail) => Self::own(
+            Refusal::FileChanged(_) => Self::own(
                 StatusCode::CONFLICT,
                 "file-changed",
                 "The configuration file was changed since",
                 detail,
             ),
-            stale @ Refusal::Stale(_) => Self::own(
+            Refusal::Stale(_) => Self::own(
                 StatusCode::PRECONDITION_FAILED,
                 "changed-since",
                 "It was changed since it was read",
-                stale.to_string(),
+                detail,
             ),
-            Refusal::Failed(detail) => Self::failed(detail),
+            Refusal::Failed(_) => Self::failed(detail),
         }
     }
 }

@@ -25,9 +25,8 @@ pub use check::{
     Check, CheckResult, CheckRun, CheckRunRequest, CheckRuns, CheckSchedule, CheckState, CheckVerdict, Checks,
 };
 pub(super) use farm::total_traffic as farm_traffic;
-pub use farm::{
-    AdminState, Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms,
-};
+pub use farm::{Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms};
+pub use lb_core::state::AdminState;
 pub use settings::{
     BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, HookSettings,
     PassiveSettings, TimeoutSettings,

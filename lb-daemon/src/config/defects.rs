@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::host::{Defect, defects_of};
 use super::patient::Patient;
 use crate::clock;
-use crate::handle::Events;
+use crate::events::Events;
 use crate::supervise::{self, Supervisor};
 
 const EVERY: Duration = Duration::from_secs(10);

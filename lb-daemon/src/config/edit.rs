@@ -6,22 +6,44 @@ use lb_core::config::model::FarmName;
 use serde_json::{Map, Value};
 
 use super::ends::keeping_ends;
-use super::{edit_json, edit_toml};
-use crate::handle::{FarmEdit, Format, Refusal};
+use super::{Format, edit_json, edit_toml};
+
+/// An edit of one farm, written back to the configuration file with its comments kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FarmEdit {
+    /// Create or replace; the value has the keys of a `[[farm]]` table, and a `name`, if given, equal to the farm's.
+    Put(serde_json::Value),
+    Delete,
+    Enable(bool),
+}
+
+/// Why an edit was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    #[error("there is no farm '{farm}'")]
+    NoFarm { farm: FarmName, there: Vec<String> },
+    /// The text is none, or what is put is no farm of that name.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<ConfigError>),
+    #[error("`farm` in it is not a list of tables")]
+    NoList,
+    #[error("{0}")]
+    Json(String),
+}
 
 /// The text after an edit. What is put is not judged here: the caller parses the new text before anything uses it.
 ///
 /// Refused are a text that cannot be parsed, a farm that is not there to be deleted or enabled, and a value that
 /// is no farm of that name.
-pub fn edit(text: &str, format: Format, farm: &FarmName, edit: &FarmEdit) -> Result<String, Refusal> {
+pub fn edit(text: &str, format: Format, farm: &FarmName, edit: &FarmEdit) -> Result<String, EditError> {
     let edit = match edit {
         FarmEdit::Put(value) => Edit::Put(farm_table(farm, value)?),
         FarmEdit::Delete => Edit::Delete,
         FarmEdit::Enable(enabled) => Edit::Enable(*enabled),
     };
     keeping_ends(text, |text| match format {
-        Format::Toml => edit_toml::edit(text, farm.as_str(), &edit),
-        Format::Json => edit_json::edit(text, farm.as_str(), &edit),
+        Format::Toml => edit_toml::edit(text, farm, &edit),
+        Format::Json => edit_json::edit(text, farm, &edit),
     })
 }
 
@@ -36,20 +58,16 @@ pub enum Edit {
 /// Keys and values in order.
 pub type Entries = Vec<(String, Value)>;
 
-pub fn not_found(farm: &str, names: &[String]) -> Refusal {
-    let there = match names {
-        [] => "there are no farms".to_owned(),
-        names => format!("there are {}", names.join(", ")),
-    };
-    Refusal::NotFound(format!("no farm '{farm}'; {there}"))
+pub fn not_found(farm: &FarmName, there: Vec<String>) -> EditError {
+    EditError::NoFarm { farm: farm.clone(), there }
 }
 
-pub fn invalid(path: &str, message: &str, hint: &str) -> Refusal {
+pub fn invalid(path: &str, message: &str, hint: &str) -> EditError {
     let (path, message, hint) = (path.to_owned(), message.to_owned(), Some(hint.to_owned()));
-    Refusal::Invalid(vec![ConfigError { path, at: None, message, hint }])
+    EditError::Invalid(vec![ConfigError { path, at: None, message, hint }])
 }
 
-fn farm_table(farm: &FarmName, value: &Value) -> Result<Entries, Refusal> {
+fn farm_table(farm: &FarmName, value: &Value) -> Result<Entries, EditError> {
     let Value::Object(map) = value else {
         return Err(invalid("", "a farm must be an object", "send the keys of a [[farm]] table"));
     };

@@ -2,28 +2,26 @@
 
 use std::ops::Range;
 
+use lb_core::config::model::FarmName;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::edit::{Edit, Entries, not_found, ordered};
+use super::edit::{Edit, EditError, Entries, not_found, ordered};
 use super::json::{self, Slice};
-use crate::handle::Refusal;
 
-pub fn edit(text: &str, farm: &str, edit: &Edit) -> Result<String, Refusal> {
+pub fn edit(text: &str, farm: &FarmName, edit: &Edit) -> Result<String, EditError> {
     // Whatever can be wrong with the text as JSON, this says it with its place.
-    json::tree(text).map_err(Refusal::Invalid)?;
+    json::tree(text).map_err(EditError::Invalid)?;
     let (range, new) = splice(text, farm, edit).map_err(|error| match error {
-        Failure::Refused(refusal) => refusal,
-        Failure::Json(error) => {
-            Refusal::Conflict(format!("the configuration file cannot be edited: {error}"))
-        }
+        Failure::Refused(error) => error,
+        Failure::Json(error) => EditError::Json(error.to_string()),
     })?;
     let (before, after) = (text.get(..range.start).unwrap_or(text), text.get(range.end..).unwrap_or(""));
     Ok(format!("{before}{new}{after}"))
 }
 
 enum Failure {
-    Refused(Refusal),
+    Refused(EditError),
     Json(serde_json::Error),
 }
 
@@ -34,12 +32,11 @@ impl From<serde_json::Error> for Failure {
 }
 
 /// What to replace, and by what.
-fn splice(text: &str, farm: &str, edit: &Edit) -> Result<(Range<usize>, String), Failure> {
+fn splice(text: &str, farm: &FarmName, edit: &Edit) -> Result<(Range<usize>, String), Failure> {
     let root = Slice::whole(text)?;
     let list = root.member("farm");
     if !root.is_object() || list.is_some_and(|list| !list.is_array()) {
-        let message = "`farm` in the configuration file is not a list of objects";
-        return Err(Failure::Refused(Refusal::Conflict(message.to_owned())));
+        return Err(Failure::Refused(EditError::NoList));
     }
     let farms = match list {
         Some(list) => list.items()?,
@@ -47,7 +44,7 @@ fn splice(text: &str, farm: &str, edit: &Edit) -> Result<(Range<usize>, String),
     };
     let names: Vec<_> =
         farms.iter().map(|farm| farm.member("name").and_then(|name| name.string().ok())).collect();
-    let index = names.iter().position(|name| name.as_deref() == Some(farm));
+    let index = names.iter().position(|name| name.as_deref() == Some(farm.as_str()));
     let found = index.and_then(|index| Some((index, farms.get(index)?)));
     Ok(match (edit, found) {
         (Edit::Put(entries), Some((_, old))) => {
@@ -57,8 +54,7 @@ fn splice(text: &str, farm: &str, edit: &Edit) -> Result<(Range<usize>, String),
         (Edit::Enable(enabled), Some((_, old))) => enable(text, old, *enabled)?,
         (Edit::Delete, Some((index, old))) => (without(text, &farms, index, old), String::new()),
         (Edit::Delete | Edit::Enable(_), None) => {
-            let names: Vec<_> = names.into_iter().flatten().collect();
-            return Err(Failure::Refused(not_found(farm, &names)));
+            return Err(Failure::Refused(not_found(farm, names.into_iter().flatten().collect())));
         }
     })
 }

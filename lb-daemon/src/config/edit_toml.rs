@@ -1,15 +1,15 @@
 //! Edits of one farm in TOML: what does not change keeps its comments, its order and its spelling.
 
+use lb_core::config::model::FarmName;
 use serde_json::Value as Json;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
-use super::edit::{Edit, Entries, not_found, ordered};
-use crate::handle::Refusal;
+use super::edit::{Edit, EditError, Entries, not_found, ordered};
 
-pub fn edit(text: &str, farm: &str, edit: &Edit) -> Result<String, Refusal> {
+pub fn edit(text: &str, farm: &FarmName, edit: &Edit) -> Result<String, EditError> {
     let mut document: DocumentMut = match text.parse() {
         Ok(document) => document,
-        Err(_) => return Err(Refusal::Invalid(super::toml::tree(text).err().unwrap_or_default())),
+        Err(_) => return Err(EditError::Invalid(super::toml::tree(text).err().unwrap_or_default())),
     };
     let empty = |item: &Item| item.as_array().is_some_and(Array::is_empty);
     if document.get("farm").is_none_or(empty) {
@@ -21,9 +21,7 @@ pub fn edit(text: &str, farm: &str, edit: &Edit) -> Result<String, Refusal> {
         Some(Item::Value(Value::Array(farms))) => edit_inline(farms, farm, edit)?,
         Some(Item::None | Item::Value(_) | Item::Table(_)) | None => {
             // The text does not parse as a configuration, and its errors say why.
-            return Err(Refusal::Conflict(
-                "`farm` in the configuration file is not a list of tables".to_owned(),
-            ));
+            return Err(EditError::NoList);
         }
     }
     if document.get("farm").and_then(Item::as_array_of_tables).is_some_and(ArrayOfTables::is_empty) {
@@ -41,9 +39,9 @@ fn name_of(table: &dyn toml_edit::TableLike) -> Option<String> {
 }
 
 /// Edits `[[farm]]` tables. The answer is comments that belonged to no farm and have lost their place.
-fn edit_tables(farms: &mut ArrayOfTables, farm: &str, edit: &Edit) -> Result<String, Refusal> {
+fn edit_tables(farms: &mut ArrayOfTables, farm: &FarmName, edit: &Edit) -> Result<String, EditError> {
     let names: Vec<_> = farms.iter().map(|table| name_of(table)).collect();
-    let index = names.iter().position(|name| name.as_deref() == Some(farm));
+    let index = names.iter().position(|name| name.as_deref() == Some(farm.as_str()));
     let found = index.and_then(|index| Some((index, farms.get_mut(index)?)));
     match (edit, found) {
         (Edit::Put(entries), Some((_, table))) => {
@@ -63,7 +61,7 @@ fn edit_tables(farms: &mut ArrayOfTables, farm: &str, edit: &Edit) -> Result<Str
             }
         }
         (Edit::Delete | Edit::Enable(_), None) => {
-            return Err(not_found(farm, &names.into_iter().flatten().collect::<Vec<_>>()));
+            return Err(not_found(farm, names.into_iter().flatten().collect()));
         }
     }
     Ok(String::new())
@@ -78,10 +76,10 @@ fn detached_comment(prefix: &str) -> String {
 }
 
 /// Edits `farm = [{ ... }]`.
-fn edit_inline(farms: &mut Array, farm: &str, edit: &Edit) -> Result<(), Refusal> {
+fn edit_inline(farms: &mut Array, farm: &FarmName, edit: &Edit) -> Result<(), EditError> {
     let names: Vec<_> =
         farms.iter().map(|value| value.as_inline_table().and_then(|table| name_of(table))).collect();
-    let index = names.iter().position(|name| name.as_deref() == Some(farm));
+    let index = names.iter().position(|name| name.as_deref() == Some(farm.as_str()));
     match (edit, index) {
         (Edit::Put(entries), Some(index)) => {
             farms.replace(index, inline(entries));
@@ -96,7 +94,7 @@ fn edit_inline(farms: &mut Array, farm: &str, edit: &Edit) -> Result<(), Refusal
             }
         }
         (Edit::Delete | Edit::Enable(_), None) => {
-            return Err(not_found(farm, &names.into_iter().flatten().collect::<Vec<_>>()));
+            return Err(not_found(farm, names.into_iter().flatten().collect()));
         }
     }
     Ok(())

@@ -24,10 +24,8 @@ use std::path::{Path, PathBuf};
 use lb_core::config::model::{Config, Farm};
 use lb_core::config::{ConfigError, Position};
 
-use crate::handle::Format;
-
 pub use defects::DefectWatch;
-pub use edit::edit;
+pub use edit::{EditError, FarmEdit, edit};
 pub use host::{Defect, defects_of};
 pub use read::read_text;
 pub use watch::{FileState, FileWatch};
@@ -35,6 +33,22 @@ pub use write::{Staged, WriteError, stage, write_atomically};
 
 /// The largest configuration file that is read, in bytes.
 pub const FILE_MAX: u64 = 16 << 20;
+
+/// How a configuration's text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Toml,
+    Json,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Toml => "TOML",
+            Self::Json => "JSON",
+        })
+    }
+}
 
 /// Why a file is not a configuration.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::patient::Patient;
 use super::{LoadError, read_text};
 use crate::clock;
-use crate::handle::Events;
+use crate::events::Events;
 use crate::supervise::{self, Supervisor};
 
 const EVERY: Duration = Duration::from_secs(1);

@@ -18,6 +18,7 @@ use super::{Daemon, network};
 use crate::config::{self, Staged};
 use crate::handle::{Changes, Command, Format, Order, Refusal, Reply};
 use crate::precondition::Version;
+use crate::refusal::{Failed, Thing};
 
 impl Daemon {
     /// Takes a request in, and begins with it if nothing is under way.
@@ -69,16 +70,16 @@ impl Daemon {
                 if only_if.holds(Some(Version::of(&*self.text))) {
                     self.prepare(number, text, format, None, reply);
                 } else {
-                    drop(reply.send(Err(Refusal::Stale("the configuration".to_owned()))));
+                    drop(reply.send(Err(Refusal::Stale(Thing::Configuration))));
                 }
             }
             Command::EditFarm { farm, edit, only_if, reply } => {
                 if !only_if.holds(self.version_of(&farm)) {
-                    return drop(reply.send(Err(Refusal::Stale(format!("farm '{farm}'")))));
+                    return drop(reply.send(Err(Refusal::Stale(Thing::Farm(farm)))));
                 }
                 match config::edit(&self.text, self.format, &farm, &edit) {
                     Ok(text) => self.prepare(number, text, self.format, Some(farm), reply),
-                    Err(refusal) => drop(reply.send(Err(refusal))),
+                    Err(error) => drop(reply.send(Err(error.into()))),
                 }
             }
             Command::PatchBackend { farm, backend, patch, reply } => {
@@ -172,7 +173,7 @@ impl Daemon {
         let health = self.hand_on_health(&heirs, &config);
         let former = Former { config, gone, overrides, heirs, health };
         if let Err(error) = self.reconcile() {
-            let refusal = Refusal::Failed(format!("{error:#}"));
+            let refusal = Failed::Kernel(format!("{error:#}")).into();
             return self.take_back(ready, former, refusal);
         }
         if ready.staged.is_none() && former.overrides.is_none() {
@@ -182,7 +183,7 @@ impl Daemon {
         let mine = pass.clone();
         self.jobs.run(Done::Broke(number), move || {
             if !mine.take() {
-                return Done::Written(number, Err(Refusal::Failed("it came too late".to_owned())));
+                return Done::Written(number, Err(Failed::TooLate.into()));
             }
             let written = staged.map_or(Ok(()), Staged::commit).map_err(Refusal::from);
             if written.is_ok()
@@ -313,7 +314,7 @@ impl Daemon {
         };
         match result {
             Ok(()) => self.patched(patch),
-            Err(words) => patch.refuse(Refusal::Failed(words)),
+            Err(words) => patch.refuse(Failed::File(words).into()),
         }
     }
 
@@ -366,7 +367,7 @@ impl Daemon {
 
     /// A step has broken off.
     pub(super) fn change_broke(&mut self, number: u64) {
-        let broken = || Refusal::Failed("it broke off; the log says more".to_owned());
+        let broken = || Refusal::Failed(Failed::BrokeOff);
         match self.step(number) {
             None => {}
             Some(Step::Read { answer, .. }) => answer.give(Err(self.refused(broken()))),

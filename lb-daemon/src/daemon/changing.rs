@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Staged;
 use crate::handle::{Changes, Order, Refusal, Reply};
 use crate::overrides::Overrides;
+use crate::refusal::Failed;
 
 /// A disk that takes longer is broken, or so busy that its operator must know.
 pub const DISK_WITHIN: Duration = Duration::from_secs(5);
@@ -153,11 +154,7 @@ impl Changing {
 }
 
 pub(super) fn no_disk(path: &Path) -> Refusal {
-    Refusal::Failed(format!(
-        "{}: the disk, or what answers look-ups of users, has not answered for {} s",
-        path.display(),
-        DISK_WITHIN.as_secs()
-    ))
+    Failed::NoAnswer { path: path.to_owned(), seconds: DISK_WITHIN.as_secs() }.into()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::jobs::{Done, InForce};
 use super::{Daemon, describe};
 use crate::handle::{Changes, Command, Format, Order, Refusal, Reply};
 use crate::precondition::Version;
+use crate::refusal::Conflict;
 
 impl Daemon {
     /// Carries a command out and answers it. Whoever asked may be gone by then; it was done all the same.
@@ -86,21 +87,14 @@ impl Daemon {
         if format == self.format {
             return Ok(());
         }
-        Err(Refusal::Conflict(format!(
-            "the configuration file {} is {}, and stays so",
-            self.config_path.display(),
-            if self.format == Format::Toml { "TOML" } else { "JSON" }
-        )))
+        Err(Conflict::OtherFormat { path: self.config_path.clone(), is: self.format }.into())
     }
 
     pub(super) fn may_become(&self, format: Format, new: &Config) -> Result<(), Refusal> {
         self.may_be_written(format)?;
         match &needs_restart(&self.config, new)[..] {
             [] => Ok(()),
-            keys => Err(Refusal::Conflict(format!(
-                "{} can change only by a restart of the daemon (connections survive one: `drover run --stay`)",
-                keys.join(", ")
-            ))),
+            keys => Err(Conflict::NeedsRestart(keys.to_vec()).into()),
         }
     }
 

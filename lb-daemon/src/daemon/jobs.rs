@@ -61,7 +61,7 @@ pub(super) struct InForce {
 impl InForce {
     /// Reads the configuration file.
     pub fn load(&self) -> Result<Loaded, Refusal> {
-        let text = config::read_text(&self.path).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let text = config::read_text(&self.path)?;
         let config = self.judge(&text, self.format).map_err(Refusal::Invalid)?;
         Ok(Loaded { text, format: self.format, config, staged: None })
     }

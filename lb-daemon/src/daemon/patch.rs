@@ -7,6 +7,7 @@ use super::{Daemon, describe};
 use crate::clock;
 use crate::handle::{BackendPatch, Refusal, Reply};
 use crate::overrides::{Override, Overrides};
+use crate::refusal::Failed;
 
 /// One such change.
 pub(super) struct Patch {
@@ -36,7 +37,7 @@ impl Daemon {
         reply: Reply<()>,
     ) {
         let Some((_, backend)) = self.find(&farm, &name) else {
-            return drop(reply.send(Err(Refusal::NotFound(self.whom_instead(&farm, &name)))));
+            return drop(reply.send(Err(self.whom_instead(farm, name))));
         };
         let before = self.overrides.get(&farm, &name);
         let mut after = before;
@@ -58,7 +59,7 @@ impl Daemon {
             self.overrides = old;
             self.follow();
             self.save_again();
-            return drop(reply.send(Err(Refusal::Failed(format!("{error:#}")))));
+            return drop(reply.send(Err(Failed::Kernel(format!("{error:#}")).into())));
         }
         self.touched.insert((farm.clone(), name.clone()), clock::wall());
         if let Some((config, backend)) = self.find(&farm, &name) {
@@ -77,15 +78,15 @@ impl Daemon {
         reply.send(Ok(())).ok();
     }
 
-    fn whom_instead(&self, farm: &FarmName, backend: &BackendName) -> String {
+    fn whom_instead(&self, farm: FarmName, backend: BackendName) -> Refusal {
         match self.config.farm(farm.as_str()) {
             None => {
-                let names: Vec<&str> = self.config.farms.iter().map(|farm| farm.name.as_str()).collect();
-                format!("there is no farm '{farm}'; there is {}", describe::list(&names))
+                let there = self.config.farms.iter().map(|farm| farm.name.to_string()).collect();
+                Refusal::NoFarm { farm, there }
             }
             Some(found) => {
-                let names: Vec<&str> = found.backends.iter().map(|backend| backend.name.as_str()).collect();
-                format!("farm '{farm}' has no backend '{backend}'; it has {}", describe::list(&names))
+                let there = found.backends.iter().map(|backend| backend.name.to_string()).collect();
+                Refusal::NoBackend { farm, backend, there }
             }
         }
     }

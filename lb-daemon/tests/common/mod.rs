@@ -27,6 +27,7 @@ use lb_daemon::handle::{
 };
 use lb_daemon::ills::Condition;
 use lb_daemon::precondition::{Precondition, Version};
+use lb_daemon::refusal::{Conflict, Failed, Thing};
 use tokio::sync::{mpsc, watch};
 
 /// What the tests hold of the fake daemon.
@@ -117,13 +118,13 @@ async fn answer(
             Command::EditFarm { farm, edit, only_if, reply } => {
                 note(format!("edit {farm} {edit:?}{}", condition(&only_if)));
                 let here = snapshot().config.farm(farm.as_str()).map(Version::of);
-                let stale = || Err(Refusal::Stale(format!("farm '{farm}'")));
+                let stale = || Err(Refusal::Stale(Thing::Farm(farm.clone())));
                 let done = || Ok(changes(&[&format!("farm '{farm}' edited")]));
                 reply.send(if only_if.holds(here) { done() } else { stale() }).unwrap();
             }
             Command::Apply { text, format, only_if, reply } => {
                 note(format!("apply {format:?} {text}{}", condition(&only_if)));
-                let stale = || Err(Refusal::Stale("the configuration".to_owned()));
+                let stale = || Err(Refusal::Stale(Thing::Configuration));
                 let fits = only_if.holds(Some(Version::of(TEXT)));
                 reply.send(if fits { judge(&text) } else { stale() }).unwrap();
             }
@@ -133,8 +134,7 @@ async fn answer(
             }
             Command::Reload { reply } => {
                 note("reload".to_owned());
-                let busy = "an apply is under way; try again".to_owned();
-                reply.send(Err(Refusal::Conflict(busy))).unwrap();
+                reply.send(Err(Conflict::NeedsRestart(vec!["interfaces".to_owned()]).into())).unwrap();
             }
             Command::Ping { reply } => reply.send(Ok(())).unwrap(),
             Command::Cut { filter, reply } => {
@@ -232,8 +232,10 @@ fn judge(text: &str) -> Result<Changes, Refusal> {
             message: "must be 0 to 256, not 300".to_owned(),
             hint: Some("use 256 for the largest share".to_owned()),
         }])),
-        "by hand" => Err(Refusal::FileChanged("the file was changed since; reload first".to_owned())),
-        "unwritable" => Err(Refusal::Failed("cannot write /etc/drover/drover.toml: read-only".to_owned())),
+        "by hand" => Err(Refusal::FileChanged("/etc/drover/drover.toml".into())),
+        "unwritable" => {
+            Err(Failed::File("cannot write /etc/drover/drover.toml: read-only".to_owned()).into())
+        }
         _good => Ok(changes(&["farm 'web': backend '10.0.0.13' added"])),
     }
 }

@@ -1,4 +1,4 @@
-//! What is valid: the configuration by type. Only [`super::file`]'s validation makes one from a text.
+//! What is valid: the configuration by type. Only [`super::read`] makes one from a text.
 //!
 //! Serialised, these types have the keys and shapes of the configuration file, every default spelt out.
 

@@ -1,7 +1,10 @@
 //! What a backend and a farm are, in one word each.
 
-/// What an operator has asked of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+use serde::{Deserialize, Serialize};
+
+/// What an operator has asked of a backend. Its words are those of the API and of the file in which it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AdminState {
     #[default]
     Up,
@@ -9,6 +12,10 @@ pub enum AdminState {
     Drain,
     /// Taken out by hand: no new connections, checks go on but do not bring it back.
     Maintenance,
+}
+
+impl AdminState {
+    pub const ALL: [Self; 3] = [Self::Up, Self::Drain, Self::Maintenance];
 }
 
 /// A backend's status, as the contract names them.

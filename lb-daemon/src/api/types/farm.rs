@@ -1,7 +1,7 @@
 //! A farm and its backends: what was configured and how it is.
 
 use lb_core::config::model::{self, Word as _};
-use lb_core::state::{self, FarmState, Snapshot, Traffic};
+use lb_core::state::{self, AdminState, FarmState, Snapshot, Traffic};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -86,6 +86,7 @@ pub struct Backend {
     pub port: Option<u16>,
     /// The weight in force; 0 takes no new connections.
     pub weight: u16,
+    #[schema(schema_with = admin_states)]
     pub admin_state: AdminState,
     pub status: BackendStatus,
     /// Since when the status is what it is.
@@ -111,7 +112,7 @@ impl Backend {
             address: config.address.iter().map(|ip| ip.to_string()).collect(),
             port: config.port,
             weight: of.weight,
-            admin_state: of.admin.into(),
+            admin_state: of.admin,
             status: of.status.into(),
             since: timestamp(of.since),
             reason: of.reason.clone(),
@@ -183,34 +184,16 @@ impl From<state::BackendStatus> for BackendStatus {
     }
 }
 
-/// What an operator asks of a backend. `drain`: no new connections, the old ones go on; `maintenance`: the same, and
-/// checks go on but do not bring it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AdminState {
-    Up,
-    Drain,
-    Maintenance,
-}
-
-impl From<state::AdminState> for AdminState {
-    fn from(of: state::AdminState) -> Self {
-        match of {
-            state::AdminState::Up => Self::Up,
-            state::AdminState::Drain => Self::Drain,
-            state::AdminState::Maintenance => Self::Maintenance,
-        }
-    }
-}
-
-impl From<AdminState> for state::AdminState {
-    fn from(of: AdminState) -> Self {
-        match of {
-            AdminState::Up => Self::Up,
-            AdminState::Drain => Self::Drain,
-            AdminState::Maintenance => Self::Maintenance,
-        }
-    }
+/// How the words of [`AdminState`] are described.
+fn admin_states() -> utoipa::openapi::Object {
+    utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::Type::String)
+        .enum_values(Some(AdminState::ALL.map(|state| serde_json::json!(state))))
+        .description(Some(
+            "What an operator asks of a backend. `drain`: no new connections, the old ones go on; `maintenance`: the same, and \
+             checks go on but do not bring it back.",
+        ))
+        .build()
 }
 
 /// What to change in a farm.
@@ -226,7 +209,7 @@ pub struct FarmPatch {
 #[schema(min_properties = 1)]
 pub struct BackendPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(schema_with = admin_states)]
     pub admin_state: Option<AdminState>,
     /// 0 to 256; 0 takes no new connections.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_number")]
@@ -245,6 +228,6 @@ fn whole_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Er
 
 impl From<BackendPatch> for handle::BackendPatch {
     fn from(of: BackendPatch) -> Self {
-        Self { admin: of.admin_state.map(Into::into), weight: of.weight }
+        Self { admin: of.admin_state, weight: of.weight }
     }
 }
