@@ -1,6 +1,6 @@
 //! What is valid: the configuration by type. Only [`super::read`] makes one from a text.
 //!
-//! Serialised, these types have the keys and shapes of the configuration file, every default spelt out.
+//! What each key means is in [`super::keys`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
