@@ -24,8 +24,12 @@ pub async fn run(context: &Context, action: BackendAction) -> Result<String, Fai
     context.show(&answer, |backend: Backend| told(&farm, &backend))
 }
 
-fn told(farm: &str, backend: &Backend) -> String {
+pub(super) fn told(farm: &str, backend: &Backend) -> String {
     let (word, _) = view::backend_status(backend.status);
     let connections = text::count(backend.connections, "connection");
-    format!("farm '{farm}', backend '{}': {word}, weight {}, {connections}\n", backend.name, backend.weight)
+    let told = format!(
+        "farm '{farm}', backend '{}': {word}, weight {}, {connections}",
+        backend.name, backend.weight
+    );
+    text::hang(&told, 2)
 }

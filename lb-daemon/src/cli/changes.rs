@@ -45,7 +45,7 @@ fn would(changes: &Changes) -> String {
 }
 
 fn listed(changes: &Changes) -> String {
-    changes.changes.iter().map(|line| format!("{line}\n")).collect()
+    changes.changes.iter().map(|line| text::hang(line, 2)).collect()
 }
 
 fn orphans(changes: &Changes, go_on: &str) -> String {

@@ -51,18 +51,17 @@ fn plural(n: usize, singular: &str) -> String {
     text::count(u64::try_from(n).unwrap_or(u64::MAX), singular)
 }
 
-fn listed(checks: &Checks, style: Style, now: SystemTime) -> String {
+pub(super) fn listed(checks: &Checks, style: Style, now: SystemTime) -> String {
     if checks.checks.is_empty() {
         return "no checks: nobody knows whether the backends work\n".to_owned();
     }
     let heading = ["  FARM", "BACKEND", "CHECK", "STATE", "LAST", "TOOK", "NEXT"].map(str::to_owned).to_vec();
     let rows = std::iter::once(heading).chain(checks.checks.iter().map(|check| row(check, now)));
-    let table = text::table(&rows.collect::<Vec<_>>(), &[4, 5, 6]);
-    let mut lines = table.lines();
-    let mut listed = style.paint(Tone::Faint, lines.next().unwrap_or_default());
+    let mut rows = text::table_rows(&rows.collect::<Vec<_>>(), &[4, 5, 6], style).into_iter();
+    let mut listed = style.paint(Tone::Faint, rows.next().unwrap_or_default().trim_end());
     listed.push('\n');
-    for (line, check) in lines.zip(&checks.checks) {
-        listed += &entry(line, check, style);
+    for (row, check) in rows.zip(&checks.checks) {
+        listed += &entry(row.trim_end(), check, style);
     }
     listed
 }
@@ -85,8 +84,8 @@ fn row(check: &Check, now: SystemTime) -> Vec<String> {
     ]
 }
 
-/// A line of the table, and what the last result said behind it or below.
-fn entry(line: &str, check: &Check, style: Style) -> String {
+/// A row of the table, and what the last result said behind it or below.
+fn entry(row: &str, check: &Check, style: Style) -> String {
     let (_, tone) = state(check.state);
     let marker = if tone == Tone::Bad { style.paint(tone, "!") } else { " ".to_owned() };
     let reason = check.last.as_ref().map_or(check.reason.as_str(), |last| last.reason.as_str());
@@ -97,11 +96,13 @@ fn entry(line: &str, check: &Check, style: Style) -> String {
         Some(CheckVerdict::Passed | CheckVerdict::Failed) | None => reason.to_owned(),
     };
     let words = printable(&words);
-    let line = line.get(1..).unwrap_or_default();
-    if line.chars().count() + 1 + 2 + words.chars().count() <= WIDTH {
-        return format!("{marker}{line}  {words}\n");
+    let row = row.get(1..).unwrap_or_default();
+    // The row begins behind the marker, but for lines after its first.
+    let last = row.lines().last().map_or(0, |line| line.chars().count() + usize::from(!row.contains('\n')));
+    if last + 2 + words.chars().count() <= WIDTH {
+        return format!("{marker}{row}  {words}\n");
     }
-    format!("{marker}{line}\n{}", text::wrap(&words, 6))
+    format!("{marker}{row}\n{}", text::wrap(&words, 6))
 }
 
 fn state(state: CheckState) -> (&'static str, Tone) {
@@ -124,7 +125,7 @@ fn span(seconds: f64) -> String {
 }
 
 /// A heading for each check, and below it all that it wrote.
-fn said(runs: &CheckRuns, style: Style) -> String {
+pub(super) fn said(runs: &CheckRuns, style: Style) -> String {
     let mut said = String::new();
     for run in &runs.runs {
         let CheckRun { farm, backend, check, duration_seconds, reason, output, .. } = run;
@@ -133,15 +134,26 @@ fn said(runs: &CheckRuns, style: Style) -> String {
             CheckVerdict::Failed => ("FAILED", Tone::Bad),
             CheckVerdict::Untried => ("COULD NOT BE MADE", Tone::Bad),
         };
-        let word = style.paint(tone, word);
         let took = span(*duration_seconds);
-        said += &format!("{farm} {backend}, {check}: {word} in {took}: {}\n", printable(reason));
+        said += &heading(
+            &format!("{farm} {backend}, {check}:"),
+            word,
+            &format!("in {took}: {}", printable(reason)),
+            tone,
+            style,
+        );
         for line in output.lines() {
             said += format!("    {}", printable(line)).trim_end();
             said.push('\n');
         }
     }
     said
+}
+
+/// The first line of what a check said, or lines; the verdict is painted.
+fn heading(whose: &str, verdict: &str, rest: &str, tone: Tone, style: Style) -> String {
+    let wrapped = text::wrap(&format!("{whose} {verdict} {rest}"), 2);
+    wrapped.trim_start().replacen(&format!(" {verdict} "), &format!(" {} ", style.paint(tone, verdict)), 1)
 }
 
 /// What a server or a plugin wrote, without what would act on a terminal.

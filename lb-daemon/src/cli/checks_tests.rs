@@ -1,7 +1,7 @@
 use super::*;
 use crate::api::types::{CheckResult, CheckSchedule};
 
-const STYLE: Style = Style { colour: false };
+const STYLE: Style = Style { colour: false, narrow: true };
 
 fn check(backend: &str, name: &str, state: CheckState, result: CheckVerdict, reason: &str) -> Check {
     let last = CheckResult {

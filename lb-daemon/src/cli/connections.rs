@@ -6,7 +6,8 @@ use hyper::Method;
 
 use super::args::{ConnectionsAction, ConnectionsArgs, Filter};
 use super::client::query;
-use super::{Context, Failure, text};
+use super::text::{self, Style};
+use super::{Context, Failure};
 use crate::api::types::{Connection, Connections, Cut};
 
 pub async fn run(context: &Context, args: ConnectionsArgs) -> Result<String, Failure> {
@@ -19,7 +20,7 @@ pub async fn run(context: &Context, args: ConnectionsArgs) -> Result<String, Fai
         None => {
             let values = values(args.filter).into_iter().chain([("limit", Some(args.limit.to_string()))]);
             let answer = context.client.get(&format!("/v1/connections{}", query(values))).await?;
-            context.show(&answer, |connections: Connections| listed(&connections))
+            context.show(&answer, |connections: Connections| listed(&connections, context.style))
         }
     }
 }
@@ -29,14 +30,14 @@ fn values(filter: Filter) -> [(&'static str, Option<String>); 3] {
     [("farm", filter.farm), ("backend", filter.backend), ("client", client)]
 }
 
-fn listed(answer: &Connections) -> String {
+pub(super) fn listed(answer: &Connections, style: Style) -> String {
     if answer.total == 0 {
         return "no connections\n".to_owned();
     }
     let heading =
         ["PROTO", "STATE", "CLIENT", "VIP", "BACKEND", "AGE", "IDLE", "FARM"].map(str::to_owned).to_vec();
     let rows = answer.connections.iter().map(row);
-    let mut listed = text::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), &[5, 6]);
+    let mut listed = text::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), &[5, 6], style);
     let shown = answer.connections.len();
     if u64::try_from(shown).is_ok_and(|shown| shown < answer.total) {
         listed += &format!("{shown} of {} connections; more with --limit\n", answer.total);

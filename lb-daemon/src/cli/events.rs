@@ -3,9 +3,12 @@
 use std::io;
 
 use super::client::query;
-use super::text::{self, Style, Tone};
+use super::text::{self, Style, Tone, WIDTH};
 use super::{Context, Failure, print};
 use crate::api::types::{Event, Events, LostEvents};
+
+/// How far in the lines of an event begin that follow its first.
+const CONTINUED: usize = 6;
 
 pub async fn run(context: &Context, follow: bool, since: Option<String>) -> Result<String, Failure> {
     let target = format!("/v1/events{}", query([("since", since)]));
@@ -43,8 +46,8 @@ fn lost_line(LostEvents { lost }: LostEvents) -> String {
     format!("{} lost: this reader has fallen behind\n", text::count(lost, "event"))
 }
 
-/// `2026-11-03T12:34:56Z  WARNING  BackEnd ...`
-fn line(event: &Event, style: Style) -> String {
+/// `2026-11-03T12:34:56Z  WARNING  BackEnd ...`, one line for a script, and as many as a screen needs.
+pub(super) fn line(event: &Event, style: Style) -> String {
     let seconds = event.time.get(..19).map_or_else(|| event.time.clone(), |seconds| format!("{seconds}Z"));
     let (word, tone) = match event.level.as_str() {
         "warning" => ("WARNING", Tone::Warning),
@@ -52,5 +55,16 @@ fn line(event: &Event, style: Style) -> String {
         other => (other, Tone::Plain),
     };
     let padding = " ".repeat("WARNING".len().saturating_sub(word.len()));
-    format!("{seconds}  {}{padding}  {}\n", style.paint(tone, word), event.message)
+    let head = format!("{seconds}  {}{padding}  ", style.paint(tone, word));
+    let column = seconds.chars().count() + 2 + word.len() + padding.len() + 2;
+    if !style.narrow || column + event.message.chars().count() <= WIDTH {
+        return format!("{head}{}\n", event.message);
+    }
+    // The first line has what fits behind the head.
+    let told = text::wrap(
+        &format!("{} {}", "-".repeat(column.saturating_sub(CONTINUED + 1)), event.message),
+        CONTINUED,
+    );
+    let (_, told) = told.split_at(column.min(told.len()));
+    format!("{head}{}", told.trim_start_matches(' '))
 }

@@ -14,7 +14,7 @@ use crate::clock;
 
 pub async fn list(context: &Context) -> Result<String, Failure> {
     let answer = context.client.get("/v1/farms").await?;
-    context.show(&answer, |farms: Farms| lines(&farms))
+    context.show(&answer, |farms: Farms| lines(&farms, context.style))
 }
 
 pub async fn run(context: &Context, action: FarmAction) -> Result<String, Failure> {
@@ -40,7 +40,7 @@ pub async fn run(context: &Context, action: FarmAction) -> Result<String, Failur
     }
 }
 
-fn lines(farms: &Farms) -> String {
+pub(super) fn lines(farms: &Farms, style: Style) -> String {
     let heading = ["FARM", "STATUS", "BACKENDS UP", "CONNECTIONS", "VIP"].map(str::to_owned).to_vec();
     let rows = farms.farms.iter().map(|farm| {
         let up = farm.backends.iter().filter(|backend| backend.status == BackendStatus::Up).count();
@@ -52,11 +52,11 @@ fn lines(farms: &Farms) -> String {
             view::endpoints(farm),
         ]
     });
-    text::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), &[2, 3])
+    text::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), &[2, 3], style)
 }
 
 /// The block of the status screen, and what that has no room for.
-fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
+pub(super) fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
     let mut shown = view::farm(farm, style, now);
     let timeouts = &farm.timeouts;
     let (syn, established, fin, udp) = (&timeouts.syn, &timeouts.established, &timeouts.fin, &timeouts.udp);
@@ -74,7 +74,7 @@ fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
     rows.push(traffic("all", farm.connections_opened, farm.packets, farm.bytes));
     let backends = farm.backends.iter();
     rows.extend(backends.map(|of| traffic(&of.name, of.connections_opened, of.packets, of.bytes)));
-    shown + &text::table(&rows, &[1, 2, 3, 4, 5])
+    shown + &text::table(&rows, &[1, 2, 3, 4, 5], style)
 }
 
 fn check(check: &CheckSettings) -> String {

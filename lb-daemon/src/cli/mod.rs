@@ -15,6 +15,8 @@ mod farms;
 mod status;
 mod text;
 mod view;
+#[cfg(test)]
+mod width_tests;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -86,7 +88,7 @@ pub fn main() -> ExitCode {
         Command::Man => docs::man(),
         Command::Version => Ok(docs::version(json)),
         Command::Online(online) => {
-            let style = Style { colour: colour_wanted() };
+            let style = Style { colour: colour_wanted(), narrow: io::stdout().is_terminal() };
             let client = Client::new(socket.unwrap_or_else(|| args::DEFAULT_SOCKET.into()));
             return ask(online, Context { client, json, style });
         }

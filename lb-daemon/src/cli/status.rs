@@ -78,7 +78,7 @@ fn screen(status: &Status, farms: &Farms, style: Style, now: SystemTime) -> Stri
 }
 
 /// What a glance must tell: whether all is well, else what is not.
-fn summary(status: &Status, style: Style) -> String {
+pub(super) fn summary(status: &Status, style: Style) -> String {
     let counts = &status.counts;
     if counts.farms == 0 {
         let advice =
@@ -93,22 +93,23 @@ fn summary(status: &Status, style: Style) -> String {
         (counts.farms_disabled, "disabled", Tone::Plain),
     ];
     let mut parts = Vec::new();
-    for (n, word, tone) in farms.into_iter().filter(|(n, ..)| *n > 0) {
-        let text = match parts.is_empty() {
+    let mut part = |tone, text: String| parts.push((text.chars().count(), style.paint(tone, &text)));
+    for (at, (n, word, tone)) in farms.into_iter().filter(|(n, ..)| *n > 0).enumerate() {
+        let text = match at == 0 {
             true => format!("{} {word}", text::count(n, "farm")),
             false => format!("{n} {word}"),
         };
-        parts.push(style.paint(tone, &text));
+        part(tone, text);
     }
     let all = counts.backends_up == counts.backends;
     let backends = format!("{} of {} backends up", counts.backends_up, counts.backends);
-    parts.push(style.paint(if all { Tone::Plain } else { Tone::Warning }, &backends));
+    part(if all { Tone::Plain } else { Tone::Warning }, backends);
     for interface in status.interfaces.iter().filter(|interface| !interface.up) {
         let word = if interface.missing { "MISSING" } else { "DOWN" };
-        parts.push(style.paint(Tone::Bad, &format!("{} {word}", interface.name)));
+        part(Tone::Bad, format!("{} {word}", interface.name));
     }
-    parts.push(text::count(counts.connections, "connection"));
-    format!("{}\n", parts.join(", "))
+    part(Tone::Plain, text::count(counts.connections, "connection"));
+    text::listing(&parts)
 }
 
 /// What is wrong with the daemon itself; the file has a line of its own.
@@ -182,4 +183,4 @@ const DETAILS: usize = 19;
 
 #[cfg(test)]
 #[path = "status_tests.rs"]
-mod tests;
+pub(super) mod tests;

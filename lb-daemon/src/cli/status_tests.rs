@@ -8,14 +8,14 @@ use crate::api::types::{
     FamilyTable, Farm, FarmStatus, TimeoutSettings,
 };
 
-const PLAIN: Style = Style { colour: false };
+const PLAIN: Style = Style { colour: false, narrow: true };
 
 /// All ages are counted from then.
 fn now() -> SystemTime {
     humantime::parse_rfc3339("2026-11-03T12:00:00Z").unwrap()
 }
 
-fn status(counts: Counts) -> Status {
+pub fn status(counts: Counts) -> Status {
     let interface = |name: &str, xdp_mode: &str, up| Interface {
         name: name.to_owned(),
         index: 2,
@@ -190,7 +190,9 @@ fn a_table_that_is_nearly_full_catches_the_eye() {
                    handshakes give way (IPv4)
 ";
     assert_eq!(table_lines(&full, PLAIN), expected);
-    assert!(table_lines(&full, Style { colour: true }).contains("\x1b[1;31mIPv4 80% full\x1b[0m"));
+    assert!(
+        table_lines(&full, Style { colour: true, narrow: true }).contains("\x1b[1;31mIPv4 80% full\x1b[0m")
+    );
 }
 
 #[test]
@@ -306,7 +308,7 @@ fn unchecked_is_never_written_as_up() {
 #[test]
 fn colours_only_repeat_what_the_words_say() {
     let web = farm("web", FarmStatus::Down, vec![backend("a", "10.0.0.1", BackendStatus::Down, "refused")]);
-    let coloured = view::farm(&web, Style { colour: true }, now());
+    let coloured = view::farm(&web, Style { colour: true, narrow: true }, now());
     assert!(coloured.contains("\x1b[1;31mDOWN\x1b[0m"), "{coloured:?}");
     let mut bare = String::new();
     for (n, part) in coloured.split('\x1b').enumerate() {

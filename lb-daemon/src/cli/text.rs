@@ -20,6 +20,8 @@ pub enum Tone {
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
     pub colour: bool,
+    /// Somebody reads it on a screen. A program gets a line for each row, however long.
+    pub narrow: bool,
 }
 
 impl Style {
@@ -111,20 +113,109 @@ pub fn wrap(text: &str, indent: usize) -> String {
     wrapped
 }
 
-/// Rows as columns two spaces apart, numbers (columns in `right`) to the right. No spaces end a line.
-pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+/// As [`wrap`], but for the first line, which begins at the left.
+pub fn hang(text: &str, indent: usize) -> String {
+    // So that the first line has no more room than the others and nothing moves.
+    wrap(text, indent).trim_start().to_owned()
+}
+
+/// Rows as columns two spaces apart, numbers (columns in `right`) to the right. No spaces end a line. On a screen none is longer
+/// than [`WIDTH`] unless a word is: a cell that has no room in its column has a line to itself, and the row goes on below it.
+pub fn table(rows: &[Vec<String>], right: &[usize], style: Style) -> String {
+    table_rows(rows, right, style).concat()
+}
+
+/// As [`table`], a text for each row, of one line or more.
+pub fn table_rows(rows: &[Vec<String>], right: &[usize], style: Style) -> Vec<String> {
+    let width = if style.narrow { WIDTH } else { usize::MAX };
+    let widths = widths(rows, width);
+    rows.iter().map(|row| table_row(row, &widths, right, width)).collect()
+}
+
+/// The widest that the columns may be. The last has what is left; of the others the widest gives way first, down to its heading.
+fn widths(rows: &[Vec<String>], most: usize) -> Vec<usize> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let cells_of = |column: usize| rows.iter().filter_map(move |row| row.get(column));
-    let width = |column| cells_of(column).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:width$}") }
-        });
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+    let lengths =
+        |column: usize| rows.iter().filter_map(move |row| row.get(column)).map(|it| it.chars().count());
+    let mut widths: Vec<usize> = (0..columns).map(|column| lengths(column).max().unwrap_or(0)).collect();
+    let heading =
+        |column: usize| rows.first().and_then(|row| row.get(column)).map_or(0, |it| it.chars().count());
+    let last = columns.saturating_sub(1);
+    let wanted = |widths: &[usize]| {
+        let others: usize = widths.iter().take(last).map(|width| width + 2).sum();
+        others + widths.get(last).map_or(0, |&width| width.min(LAST_MIN))
+    };
+    while wanted(&widths) > most {
+        let widest =
+            (0..last).filter(|&column| widths[column] > heading(column)).max_by_key(|&column| widths[column]);
+        let Some(widest) = widest else { break };
+        let narrower = lengths(widest).filter(|&length| length < widths[widest]).max();
+        widths[widest] = narrower.unwrap_or(0).max(heading(widest));
+    }
+    widths
+}
+
+/// What the last column has at least before others give way.
+const LAST_MIN: usize = 20;
+
+fn table_row(row: &[String], widths: &[usize], right: &[usize], most: usize) -> String {
+    let (mut text, mut line) = (String::new(), String::new());
+    let mut start = 0;
+    for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
+        let is_last = column + 1 == widths.len();
+        let length = cell.chars().count();
+        let room = if is_last { most.saturating_sub(start) } else { width };
+        if length <= room {
+            let width = if is_last { length.max(width.min(room)) } else { width };
+            line += &" ".repeat(start.saturating_sub(line.chars().count()));
+            line +=
+                &if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:width$}") };
+        } else {
+            // Behind what stands there, if there is room; else on a line of its own.
+            let here = line.trim_end().chars().count();
+            let begin = if here == 0 { 0 } else { start };
+            if begin + length <= most {
+                line += &" ".repeat(begin.saturating_sub(line.chars().count()));
+                line += cell;
+                end_line(&mut text, &mut line);
+            } else {
+                end_line(&mut text, &mut line);
+                text += &wrap(cell, start.min(CONTINUED));
+            }
+        }
+        start += width + 2;
+    }
+    end_line(&mut text, &mut line);
+    text
+}
+
+/// How far in a cell begins at most that has a line to itself.
+const CONTINUED: usize = 6;
+
+fn end_line(text: &mut String, line: &mut String) {
+    if !line.trim_end().is_empty() {
+        *text += line.trim_end();
         text.push('\n');
     }
+    line.clear();
+}
+
+/// Words behind each other, with commas, over as many lines as they need; each is told by its length and its paint.
+pub fn listing(parts: &[(usize, String)]) -> String {
+    let (mut text, mut column) = (String::new(), 0);
+    for (at, (length, painted)) in parts.iter().enumerate() {
+        let comma = if at + 1 == parts.len() { "" } else { "," };
+        if column > 0 && column + 1 + length + comma.len() > WIDTH {
+            text.push('\n');
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text += &format!("{painted}{comma}");
+        column += length + comma.len();
+    }
+    text.push('\n');
     text
 }
 
@@ -152,8 +243,8 @@ mod tests {
 
     #[test]
     fn colours_are_left_out_when_not_wanted() {
-        assert_eq!(Style { colour: false }.paint(Tone::Bad, "DOWN"), "DOWN");
-        assert_eq!(Style { colour: true }.paint(Tone::Bad, "DOWN"), "\x1b[1;31mDOWN\x1b[0m");
+        assert_eq!(Style { colour: false, narrow: true }.paint(Tone::Bad, "DOWN"), "DOWN");
+        assert_eq!(Style { colour: true, narrow: true }.paint(Tone::Bad, "DOWN"), "\x1b[1;31mDOWN\x1b[0m");
     }
 
     #[test]
@@ -162,5 +253,58 @@ mod tests {
         let expected = format!("  {}\n  {}\n  {}\n", "a".repeat(50), "b".repeat(28), "c".repeat(90));
         assert_eq!(wrap(&text, 2), expected);
         assert_eq!(wrap("", 2), "");
+    }
+
+    fn rows(rows: &[&[&str]]) -> Vec<Vec<String>> {
+        rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect()
+    }
+
+    #[test]
+    fn a_cell_without_room_has_a_line_to_itself_and_the_row_goes_on_below_it() {
+        let (long, longer) = ("a".repeat(40), "b".repeat(60));
+        let words = "192.0.2.10; tcp ports 25, 80, 143, 443, 465, 587, 993, 995, 8080";
+        let rows = rows(&[
+            &["NAME", "OTHER", "NUMBER", "REST"],
+            &["web", "x", "1", "short"],
+            &[&long, &longer, "12", words],
+            &["dns", "y", "3", words],
+        ]);
+        let expected = format!(
+            "NAME                                      OTHER  NUMBER  REST\n\
+             web                                       x           1  short\n\
+             {long}\n      {longer}\n\
+             \u{20}                                                    12\n      {words}\n\
+             dns                                       y           3\n      {words}\n"
+        );
+        let style = Style { colour: false, narrow: true };
+        assert_eq!(table(&rows, &[2], style), expected);
+        let for_programs = table(&rows, &[2], Style { narrow: false, ..style });
+        assert_eq!(for_programs.lines().count(), 4, "{for_programs}");
+    }
+
+    #[test]
+    fn no_table_is_wider_than_the_screen() {
+        for (first, second, third) in [(3, 3, 3), (20, 50, 9), (63, 63, 63), (5, 63, 30), (47, 47, 47)] {
+            let cells = [first, second, third, 7, 63].map(|length| "x".repeat(length));
+            let row: Vec<&str> = cells.iter().map(String::as_str).collect();
+            let text = table(
+                &rows(&[&["FIRST", "SECOND", "THIRD", "N", "LAST"], &row]),
+                &[3],
+                Style { colour: false, narrow: true },
+            );
+            assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+            let letters = text.lines().skip(1).map(|line| line.matches('x').count()).sum::<usize>();
+            assert_eq!(letters, first + second + third + 7 + 63, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listing_breaks_between_its_parts_whatever_their_paint() {
+        let style = Style { colour: true, narrow: true };
+        let parts = ["a".repeat(50), "b".repeat(28), "c".repeat(20)];
+        let painted = |part: &String| (part.chars().count(), style.paint(Tone::Bad, part));
+        let text = listing(&parts.iter().map(painted).collect::<Vec<_>>());
+        let plain = text.replace("\x1b[1;31m", "").replace("\x1b[0m", "");
+        assert_eq!(plain, format!("{},\n{}, {}\n", parts[0], parts[1], parts[2]));
     }
 }
