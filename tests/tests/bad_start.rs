@@ -235,3 +235,19 @@ fn a_hangup_while_the_daemon_starts_is_a_reload_and_not_its_end() {
     wait_until("a reload", limit, || daemon.events().is_ok_and(|events| events.iter().any(reloaded)))
         .unwrap();
 }
+
+#[test]
+fn a_daemon_that_lacks_a_capability_says_which_in_one_line() {
+    let topology = Topology::new(Arms::Two, 1).unwrap();
+    let daemon =
+        Daemon::prepare(&topology, "native", &Farm::new("web", "ports = [80]").text(&topology)).unwrap();
+    // What is not in the bounding set root does not get.
+    let mut command = topology.balancer.command("setpriv");
+    command.args(["--bounding-set", "-perfmon,-sys_admin", "timeout", "--signal=KILL", "10"]);
+    let output =
+        command.arg(binary().unwrap()).arg("run").arg("--config").arg(daemon.config()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let complaint: Vec<&str> = said.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert!(complaint.len() == 1 && complaint[0].contains("lacks CAP_PERFMON"), "{said}");
+}

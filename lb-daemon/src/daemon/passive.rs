@@ -1,6 +1,6 @@
 //! What the traffic says of backends, several times a second: suspicion, ejection, and the slow start of who comes back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -21,12 +21,22 @@ const RAMP_STEP: u8 = 10;
 /// The watch over all backends whose farms want one, and who is out on its word.
 #[derive(Debug, Default)]
 pub(super) struct Passive {
-    watches: HashMap<BackendKey, Watch>,
+    watched: Vec<Watched>,
+    /// As of which configuration and which change of the maps.
+    as_of: Option<(u64, u64)>,
     /// Who is out, and why.
     ejected: BTreeMap<BackendKey, String>,
     hearing: Option<Hearing>,
     /// When the last one began.
     heard: Option<Instant>,
+}
+
+/// A backend that is watched.
+#[derive(Debug)]
+struct Watched {
+    id: u16,
+    key: BackendKey,
+    watch: Watch,
 }
 
 /// A look for witnesses, under way beside the loop.
@@ -55,7 +65,7 @@ impl Passive {
         if !self.may_eject(key, eject, all) {
             return None;
         }
-        let watch = self.watches.get_mut(key)?;
+        let watch = &mut self.watched.iter_mut().find(|watched| watched.key == *key)?.watch;
         watch.eject(eject, now);
         let held = watch.ejected(now).map_or(eject.hold, |until| until - now);
         let reason = format!("ejected for {}: {suspicion}", lb_core::config::duration_text(held));
@@ -70,8 +80,12 @@ impl Passive {
 
     /// Lets those in again whose time is over.
     fn release(&mut self, now: Instant) -> Vec<BackendKey> {
-        let watches = &self.watches;
-        let out = |key: &BackendKey| watches.get(key).is_some_and(|watch| watch.ejected(now).is_some());
+        if self.ejected.is_empty() {
+            return Vec::new();
+        }
+        let out = |watched: &&Watched| watched.watch.ejected(now).is_some();
+        let out: BTreeSet<_> = self.watched.iter().filter(out).map(|watched| &watched.key).collect();
+        let out = |key: &BackendKey| out.contains(key);
         let over: Vec<_> = self.ejected.keys().filter(|key| !out(key)).cloned().collect();
         self.ejected.retain(|key, _| !over.contains(key));
         over
@@ -111,27 +125,23 @@ impl Daemon {
         if !self.dataplane.ticks().is_multiple_of(PULSE_TICKS) {
             return;
         }
-        let config = self.config.clone();
-        let farms = config.farms.iter().filter(|farm| farm.enabled && watches(&farm.passive));
-        let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let watched: Vec<_> = pairs
-            .filter_map(|(farm, backend)| Some((farm, backend, self.backend_id(farm, backend)?)))
-            .collect();
-        let pulses = match self.dataplane.reader().pulses(watched.iter().map(|(_, _, id)| *id).collect()) {
+        self.watch_traffic();
+        let ids = self.passive.watched.iter().map(|watched| watched.id).collect();
+        let pulses = match self.dataplane.reader().pulses(ids) {
             Ok(pulses) => pulses,
             Err(error) => return tracing::debug!("no look at the traffic: {error:#}"),
         };
+        let suspected = self.passive.watched.iter_mut().filter_map(|Watched { id, key, watch }| {
+            let suspicion = watch.handle_pulse(*pulses.get(id)?, now)?;
+            Some((*id, key.clone(), suspicion))
+        });
+        let suspected: Vec<_> = suspected.collect();
         let mut suspects = BTreeMap::new();
-        let mut before = std::mem::take(&mut self.passive.watches);
-        for (farm, backend, id) in watched {
-            let key = (farm.name.clone(), backend.name.clone());
-            let mut watch = before.remove(&key).unwrap_or_default();
-            let suspicion = pulses.get(&id).and_then(|pulse| watch.handle_pulse(*pulse, now));
-            self.passive.watches.insert(key.clone(), watch);
-            let Some(suspicion) = suspicion else { continue };
-            tracing::debug!(farm = %farm.name, backend = %backend.name, "suspected: {suspicion}");
+        for (id, key, suspicion) in suspected {
+            let Some(farm) = self.config.farm(key.0.as_str()) else { continue };
+            tracing::debug!(farm = %key.0, backend = %key.1, "suspected: {suspicion}");
             if farm.passive.suspect {
-                self.runner.suspect(&farm.name, &backend.name);
+                self.runner.suspect(&key.0, &key.1);
             }
             if let Some(eject) = &farm.passive.eject
                 && self.passive.may_eject(&key, eject, farm.backends.len())
@@ -140,6 +150,27 @@ impl Daemon {
             }
         }
         self.hear_witnesses(suspects, now);
+    }
+
+    /// Notes who is to be watched: anew only after a change, since it is looked at several times a second.
+    fn watch_traffic(&mut self) {
+        let as_of = Some((self.generation, self.dataplane.changes()));
+        if self.passive.as_of == as_of {
+            return;
+        }
+        let before = std::mem::take(&mut self.passive.watched);
+        let mut before: HashMap<_, _> = before.into_iter().map(|it| (it.key, it.watch)).collect();
+        let config = self.config.clone();
+        let farms = config.farms.iter().filter(|farm| farm.enabled && watches(&farm.passive));
+        let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
+        let watched = pairs.filter_map(|(farm, backend)| {
+            let id = self.backend_id(farm, backend)?;
+            let key = (farm.name.clone(), backend.name.clone());
+            let watch = before.remove(&key).unwrap_or_default();
+            Some(Watched { id, key, watch })
+        });
+        self.passive.watched = watched.collect();
+        self.passive.as_of = as_of;
     }
 
     /// Asks the connection tables, beside the loop. While they are asked, and for a second after they were, nobody else is: a

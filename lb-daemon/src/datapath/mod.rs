@@ -13,6 +13,7 @@ mod flows;
 mod interfaces;
 mod mapping;
 mod maps;
+mod needs;
 mod numbers;
 mod observe;
 mod ports;
@@ -96,6 +97,7 @@ impl Datapath {
     ///
     /// If the kernel refuses the program or a map (the verifier's words are in the error), or `dir` is not on a bpffs.
     pub fn load(dir: &Path, connections: u32) -> anyhow::Result<Self> {
+        needs::check()?;
         let pins = maps_dir(dir);
         let upgrade_is_due = Upgrade::is_due(dir);
         if upgrade_is_due && pins.exists() {
