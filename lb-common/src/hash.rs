@@ -3,7 +3,7 @@
 use crate::abi::{Address, FlowKey};
 
 /// 2^64 divided by the golden ratio, made odd: multiplying by it spreads low bits over high ones.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Mixes one word into a hash.
 #[inline(always)]

@@ -51,8 +51,14 @@ use crate::work::{SENDS, Work, pack};
 pub fn drover(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
     let number = match parse::ethertype(&frame) {
-        Ok(Ethernet::IPV4) => slowly::<V4>(ctx.ctx, process::<V4>(&mut frame)),
-        Ok(Ethernet::IPV6) => slowly::<V6>(ctx.ctx, process_v6(ctx.ctx)),
+        Ok(Ethernet::IPV4) => match concerned::<V4>(&frame) {
+            Ok(()) => slowly::<V4>(ctx.ctx, process::<V4>(&mut frame)),
+            Err(verdict) => verdict as u64,
+        },
+        Ok(Ethernet::IPV6) => match concerned::<V6>(&frame) {
+            Ok(()) => slowly::<V6>(ctx.ctx, process_v6(ctx.ctx)),
+            Err(verdict) => verdict as u64,
+        },
         Ok(Ethernet::VLAN | Ethernet::QINQ) => Verdict::Tagged as u64,
         Ok(_) => Verdict::NotIp as u64,
         Err(verdict) => verdict as u64,
@@ -81,6 +87,13 @@ const SLOW: u64 = u64::MAX;
 pub const OPENS: u64 = u64::MAX - 1;
 /// It would open one, if its sender is known to be there.
 const ASKS: u64 = u64::MAX - 4;
+
+/// Most packets of a host that does other things, too, go no further than this.
+#[inline(always)]
+fn concerned<F: Calls>(frame: &Frame) -> Result<(), Verdict> {
+    let header = parse::ip::<F>(frame)?;
+    if maps::may_concern(&header.src(), &header.dst()) { Ok(()) } else { Err(Verdict::NotForVip) }
+}
 
 /// The way of packets of established connections.
 #[inline(always)]
@@ -133,9 +146,6 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
 #[inline(always)]
 fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
     let header = parse::ip::<F>(frame)?;
-    if !maps::may_concern(&header.src(), &header.dst()) {
-        return Err(Verdict::NotForVip);
-    }
     let control = maps::control().ok_or(Verdict::Inconsistent)?;
     let interface = parse::own_interface(frame, control)?;
     let (ttl, destination) = (header.ttl(), header.dst());

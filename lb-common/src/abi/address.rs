@@ -1,7 +1,7 @@
 //! Addresses, ports and the key of a flow.
 
 use crate::checksum::Delta;
-use crate::hash::mix;
+use crate::hash::{SPREAD, mix};
 
 /// A port as it stands on the wire.
 pub type Port = [u8; 2];
@@ -16,6 +16,8 @@ pub trait Address: Copy + Eq + 'static {
     fn copy_to(&self, to: &mut Self);
     /// Mixes the address into a hash.
     fn mix(&self, hash: u64) -> u64;
+    /// A hash of the address by itself, good in its high bits, and quick.
+    fn digest(&self) -> u64;
     /// What replacing `old` by `new` does to a checksum.
     fn delta(old: &Self, new: &Self) -> Delta;
     /// Its sum, for a pseudo-header.
@@ -48,6 +50,10 @@ impl Address for [u8; 4] {
     #[inline(always)]
     fn mix(&self, hash: u64) -> u64 {
         mix(hash, u32::from_be_bytes(*self))
+    }
+    #[inline(always)]
+    fn digest(&self) -> u64 {
+        mix(0, u32::from_be_bytes(*self))
     }
     #[inline(always)]
     fn delta(old: &Self, new: &Self) -> Delta {
@@ -89,6 +95,13 @@ impl Address for [u8; 16] {
             at += 4;
         }
         hash
+    }
+    #[inline(always)]
+    fn digest(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *self;
+        let (high, low) =
+            (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]));
+        (high.wrapping_mul(SPREAD).rotate_left(32) ^ low).wrapping_mul(SPREAD)
     }
     #[inline(always)]
     fn delta(old: &Self, new: &Self) -> Delta {

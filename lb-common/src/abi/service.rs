@@ -60,12 +60,12 @@ impl AddressFilter {
 
     #[inline(always)]
     pub fn may_contain<A: super::Address>(&self, address: &A) -> bool {
-        let (word, bit) = Self::place(address.mix(0));
+        let (word, bit) = Self::place(address.digest());
         self.bits[word] & bit != 0
     }
 
     pub fn insert<A: super::Address>(&mut self, address: &A) {
-        let (word, bit) = Self::place(address.mix(0));
+        let (word, bit) = Self::place(address.digest());
         self.bits[word] |= bit;
     }
 }
@@ -87,13 +87,24 @@ unsafe impl aya::Pod for AddressFilter {}
 mod tests {
     use super::*;
 
+    fn v6([a, b, c, d]: [u8; 4], [e, f]: [u8; 2]) -> [u8; 16] {
+        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, e, f]
+    }
+
     #[test]
     fn the_filter_forgets_nobody_and_lets_few_others_in() {
         let mut filter = AddressFilter::EMPTY;
         for i in 0..100u8 {
             filter.insert(&[192, 0, 2, i]);
+            filter.insert(&v6([0x20, 1, 0xd, 0xb8], [0, i]));
         }
         assert!((0..100u8).all(|i| filter.may_contain(&[192, 0, 2, i])));
+        assert!((0..100u8).all(|i| filter.may_contain(&v6([0x20, 1, 0xd, 0xb8], [0, i]))));
+        for prefix in [[0x20, 1, 0xd, 0xb8], [0xfd, 0, 0, 1], [0xfe, 0x80, 0, 0]] {
+            let strangers = (0x100..=u16::MAX).filter(|i| filter.may_contain(&v6(prefix, i.to_be_bytes())));
+            let strangers = strangers.count();
+            assert!(strangers < 65536 / 200, "{prefix:?}: {strangers}");
+        }
         let strangers = (0..=u16::MAX).filter(|i| {
             let [a, b] = i.to_be_bytes();
             filter.may_contain(&[10, 1, a, b])

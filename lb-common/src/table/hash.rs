@@ -1,7 +1,6 @@
 //! The hash of a flow: where its line belongs. Under secrets of the table, so that nobody can choose flows that meet in one window.
 
-/// 2^64 divided by the golden ratio, made odd.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+use crate::hash::SPREAD;
 
 #[inline(always)]
 const fn finish(hash: u64) -> u64 {
