@@ -10,15 +10,15 @@
 //! A right answer vouches for its flow and for its source. For the flow by itself, so that nobody who forges SYNs in the source's name
 //! can use up what it may open before its own SYN is back.
 //!
-//! 16 bits can be guessed, so one right answer vouches for few connections only ([`VOUCHES_FOR`]): a guesser sends more packets
-//! for each than if he kept to what he could do anyway.
+//! 16 bits can be guessed, and a host that is there answers a question that it has not caused in the same way. So one right
+//! answer vouches for few connections only ([`VOUCHES_FOR`]), and the same one, sent again, for none.
 
 use crate::table::Homes;
 
 /// Ticks in which a code is the same; that of the period before is taken, too.
 pub const PERIOD: u32 = 128;
 /// Connections that a source or a flow may open after a right answer, before it is asked again.
-pub const VOUCHES_FOR: u32 = 64;
+pub const VOUCHES_FOR: u32 = 8;
 /// And how many ticks later at most.
 pub const VOUCHES_UNTIL: u32 = 3000;
 
@@ -39,11 +39,10 @@ pub struct Vouched {
 /// Places for those who are remembered; a power of two. A newer one takes the place of an older one.
 pub const PLACES: u32 = 1 << 16;
 
-/// The place of a source, and its tag. `network` is its IPv4 address, or the first 64 bits of its IPv6 address: who has one has
-/// them all.
+/// The place of a source, and its tag, by its address in two words.
 #[inline(always)]
-pub const fn place(network: u64, family: u64, secret: &[u64; 2]) -> (u32, u32) {
-    split(siphash([network, family], secret))
+pub const fn place(address: [u64; 2], secret: &[u64; 2]) -> (u32, u32) {
+    split(siphash(address, secret))
 }
 
 /// The same of a flow.
@@ -66,6 +65,12 @@ impl Vouched {
     #[inline(always)]
     pub const fn new(tag: u32, now: u32) -> Self {
         Self { tag, since: now, opened: 0, present: 1 }
+    }
+
+    /// Whether a right answer of this flow may be the one before, sent again.
+    #[inline(always)]
+    pub const fn is_fresh(&self, tag: u32, now: u32) -> bool {
+        self.present != 0 && self.tag == tag && now.wrapping_sub(self.since).wrapping_add(1) <= 2 * PERIOD
     }
 
     /// Whether a source of this tag may open another connection.
@@ -213,10 +218,18 @@ mod tests {
         ] {
             assert_eq!(source.may_open(tag, now), may, "{source:?} {tag} {now}");
         }
-        let (place_a, tag_a) = place(1, 4, &SECRET);
-        assert!(place_a < PLACES);
-        assert_ne!((place_a, tag_a), place(1, 6, &SECRET));
-        assert_ne!((place_a, tag_a), place(2, 4, &SECRET));
+        for (tag, now, fresh) in [
+            (7, 1000, true),
+            (7, 1000 + 2 * PERIOD - 1, true),
+            (7, 1000 + 2 * PERIOD, false),
+            (8, 1000, false),
+        ] {
+            assert_eq!(vouched.is_fresh(tag, now), fresh, "{tag} {now}");
+        }
+        let here = place([0, 1], &SECRET);
+        assert!(here.0 < PLACES);
+        assert_ne!(here, place([1, 0], &SECRET));
+        assert_ne!(here, place([0, 2], &SECRET));
         assert_ne!(place_of_flow(&homes(1 << 40), &SECRET), place_of_flow(&homes(1 << 41), &SECRET));
     }
 }

@@ -41,9 +41,13 @@ pub fn reset<A: Address>(key: &FlowKey<A>, refused: Refused, protocol: u8) -> Op
 }
 
 /// What asks the sender of a SYN whether it is there: a SYN-ACK that acknowledges what was never sent; see [`crate::challenge`].
+/// Its window is the largest, for connection tracking in between measures the reset that answers by it.
 #[inline(always)]
 pub fn challenge<A: Address>(key: &FlowKey<A>, acknowledgment: u32, protocol: u8) -> Segment {
-    answer(key, 0, acknowledgment, flag::SYN | flag::ACK, protocol)
+    let Segment(mut segment) = answer(key, 0, acknowledgment, flag::SYN | flag::ACK, protocol);
+    segment[14..16].copy_from_slice(&[0xff; 2]);
+    // A word of all ones is none in the ones' complement sum.
+    Segment(segment)
 }
 
 /// A segment without payload and with no window, from the flow's destination to its source.
@@ -111,6 +115,15 @@ mod tests {
             let pseudo = [192, 0, 2, 10, 198, 51, 100, 7, 0, 6, 0, 20];
             assert_eq!(checksum(&[&pseudo, &segment]), [0, 0]);
         }
+    }
+
+    #[test]
+    fn a_challenge_acknowledges_too_little_and_offers_the_largest_window() {
+        let Segment(segment) = challenge(&KEY, 0x0102_0304, 6);
+        assert_eq!(segment[..4], [0, 80, 0x9c, 0x40], "turned round");
+        assert_eq!(segment[4..16], [0, 0, 0, 0, 1, 2, 3, 4, 0x50, flag::SYN | flag::ACK, 0xff, 0xff]);
+        let pseudo = [192, 0, 2, 10, 198, 51, 100, 7, 0, 6, 0, 20];
+        assert_eq!(checksum(&[&pseudo, &segment]), [0, 0]);
     }
 
     #[test]

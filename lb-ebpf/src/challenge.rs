@@ -62,8 +62,10 @@ pub fn meet<F: Calls>(context: *mut xdp_md) -> u64 {
     if !challenge::is_answer(tcp.sequence(), &work.read.homes, now, secret) {
         return none;
     }
-    vouch(source(&work), now);
-    vouch(flow(&work), now);
+    // The same answer, sent again, vouches for nobody.
+    if vouch(flow(&work), now, true) {
+        vouch(source(&work), now, false);
+    }
     Verdict::ChallengeMet as u64
 }
 
@@ -75,17 +77,22 @@ pub fn number<F: Calls>(work: &Work<F>) -> Result<u32, Verdict> {
     Ok(challenge::acknowledgment(tcp.sequence(), code))
 }
 
+/// `false`: who has answered `once` is not to answer again so soon.
 #[inline(always)]
-fn vouch((place, tag): (u32, u32), now: u32) {
-    if let Some(vouched) = maps::vouched(place) {
-        // SAFETY: as above.
-        unsafe { *vouched = Vouched::new(tag, now) };
+fn vouch((place, tag): (u32, u32), now: u32, once: bool) -> bool {
+    let Some(vouched) = maps::vouched(place) else { return false };
+    // SAFETY: as above.
+    let vouched = unsafe { &mut *vouched };
+    if once && vouched.is_fresh(tag, now) {
+        return false;
     }
+    *vouched = Vouched::new(tag, now);
+    true
 }
 
 #[inline(always)]
 fn source<F: Calls>(work: &Work<F>) -> (u32, u32) {
-    challenge::place(work.read.key.src.network(), F::TABLE as u64, &work.control.challenge_seed)
+    challenge::place(work.read.key.src.words(), &work.control.challenge_seed)
 }
 
 #[inline(always)]

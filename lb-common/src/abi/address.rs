@@ -25,8 +25,8 @@ pub trait Address: Copy + Eq + 'static {
     /// An address that no packet may come from: unspecified, loopback, multicast (RFC 1122, section 3.2.1.3; RFC
     /// 4291, section 2.7), and IPv4's broadcast.
     fn is_impossible_source(&self) -> bool;
-    /// The address, or of IPv6 its first 64 bits: what one sender has, who may have all that begin so.
-    fn network(&self) -> u64;
+    /// The address in two words; an IPv4 address in the second.
+    fn words(&self) -> [u64; 2];
     /// An IPv4 address in IPv6's clothes (RFC 4291, section 2.5.5.2): it has no business on a wire, and is no VIP there.
     fn is_mapped(&self) -> bool;
 }
@@ -68,8 +68,8 @@ impl Address for [u8; 4] {
         matches!(self[0], 0 | 127 | 224..=239) || *self == [255; 4]
     }
     #[inline(always)]
-    fn network(&self) -> u64 {
-        u64::from(u32::from_be_bytes(*self))
+    fn words(&self) -> [u64; 2] {
+        [0, u64::from(u32::from_ne_bytes(*self))]
     }
     #[inline(always)]
     fn is_mapped(&self) -> bool {
@@ -98,10 +98,13 @@ impl Address for [u8; 16] {
     }
     #[inline(always)]
     fn digest(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *self;
-        let (high, low) =
-            (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]));
+        let [high, low] = self.words();
         (high.wrapping_mul(SPREAD).rotate_left(32) ^ low).wrapping_mul(SPREAD)
+    }
+    #[inline(always)]
+    fn words(&self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *self;
+        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
     }
     #[inline(always)]
     fn delta(old: &Self, new: &Self) -> Delta {
@@ -115,11 +118,6 @@ impl Address for [u8; 16] {
     fn is_impossible_source(&self) -> bool {
         // ::/127 holds the unspecified address and the loopback address.
         self[0] == 0xff || (self[..15] == [0; 15] && self[15] < 2)
-    }
-    #[inline(always)]
-    fn network(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = *self;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
     #[inline(always)]
     fn is_mapped(&self) -> bool {

@@ -128,6 +128,22 @@ fn an_answer_vouches_for_so_many_connections_and_so_long() {
     assert_eq!(rig.verdict(&frame("198.51.100.8:40000", vip, late, b"")), "no_connection");
 }
 
+#[test]
+fn an_answer_that_is_sent_again_vouches_for_no_more() {
+    let mut rig = flooded();
+    let vip = CLIENTS[0].1;
+    let got = rig.send(&frame("198.51.100.7:1024", vip, segment(SYN, 9, 0), b""));
+    let answer = frame("198.51.100.7:1024", vip, segment(RST, numbers(&got.frame).1, 0), b"");
+    assert_eq!(rig.verdict(&answer), "challenge_met");
+    let mut opened = 0;
+    for port in 2000..2000 + 4 * VOUCHES_FOR {
+        opened +=
+            u32::from(rig.verdict(&frame(&format!("198.51.100.7:{port}"), vip, tcp(SYN), b"")) == "opened");
+        rig.send(&answer);
+    }
+    assert_eq!(opened, VOUCHES_FOR);
+}
+
 /// Whoever forges SYNs in a client's name uses up what its source may open, but not what its flow may.
 #[test]
 fn forged_syns_in_a_clients_name_do_not_keep_it_out() {
