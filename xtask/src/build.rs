@@ -1,25 +1,57 @@
 //! `build`: the release binary. lb-daemon's build script compiles the XDP program and embeds it.
 
-use anyhow::Result;
+use std::fs;
+use std::path::Path;
 
-use crate::command::{cargo, run as execute, target};
-use crate::setup;
+use anyhow::{Context, Result};
+
+use crate::command::{cargo, command, run as execute, target};
+use crate::setup::{self, Purpose};
 
 pub fn run() -> Result<()> {
     release()?;
-    eprintln!("built {}", target().join("release/drover").display());
+    let program = target().join("release/drover");
+    let symbols = take_symbols_out(&program)?;
+    let size =
+        |file: &Path| fs::metadata(file).map(|it| it.len() >> 20).with_context(|| file.display().to_string());
+    eprintln!("built {} ({} MiB)", program.display(), size(&program)?);
+    eprintln!(
+        "  its symbols, which debuggers find beside it: {} ({} MiB)",
+        symbols.display(),
+        size(&symbols)?
+    );
     Ok(())
+}
+
+/// Puts a program's symbols and line tables into a file beside it. The program is a new file afterwards: cargo's own
+/// stays as it was linked, and is put in its place again by the next build.
+fn take_symbols_out(program: &Path) -> Result<std::path::PathBuf> {
+    let (symbols, stripped) = (program.with_extension("debug"), program.with_extension("stripped"));
+    execute(command("objcopy").arg("--only-keep-debug").arg(program).arg(&symbols))?;
+    let mut strip = command("objcopy");
+    let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
+    link.push(&symbols);
+    execute(strip.arg("--strip-all").arg(link).arg(program).arg(&stripped))?;
+    fs::rename(&stripped, program).with_context(|| program.display().to_string())?;
+    Ok(symbols)
+}
+
+/// Says what is about to be built: a first build is silent for long stretches.
+fn announce(what: &str) {
+    eprintln!("building {what}: some minutes the first time; later what has changed alone");
 }
 
 /// Setup, then the release binary.
 pub fn release() -> Result<()> {
-    setup::run()?;
+    setup::run(Purpose::Build)?;
+    announce("the daemon with its XDP program, optimised");
     execute(cargo().args(["build", "--release", "--package", "lb-daemon", "--bin", "drover"]))
 }
 
 /// Setup, then the demo and its daemon, in the profile that compiles fastest: what the kernel runs is the same.
 pub fn demo() -> Result<()> {
-    setup::run()?;
+    setup::run(Purpose::Demo)?;
+    announce("the daemon with its XDP program, and the demo");
     execute(cargo().args([
         "build",
         "--package",
@@ -36,6 +68,7 @@ pub fn demo() -> Result<()> {
 /// Setup, then everything that the tests need, the daemon included. Tests and programs are built in one run, since
 /// libraries get other features when tests are among what is built, and would be compiled a second time.
 pub fn tests() -> Result<()> {
-    setup::run()?;
+    setup::run(Purpose::Test)?;
+    announce("the daemon with its XDP program, and all tests");
     execute(cargo().args(["build", "--workspace", "--exclude", "lb-ebpf", "--all-targets"]))
 }

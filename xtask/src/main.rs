@@ -19,7 +19,7 @@ const HELP: &str = "\
 cargo xtask VERB
 
   setup                  install what is missing to build, demonstrate and test (asks nothing)
-  build                  the release binary, target/release/drover, its XDP program inside
+  build                  the release binary, target/release/drover, its XDP program inside, its symbols beside it
   load CONFIG [ARGS]     build, then run the daemon in the foreground with this configuration
   demo [--keep]          a small network on this machine, the daemon balancing real connections on it
   test [ARGS]            every test, end to end ones included (as root); ARGS go to `cargo test`
@@ -27,7 +27,7 @@ cargo xtask VERB
   kernels [--only 6.1]   Debian's kernels 6.1 and 6.12, emulated: the program loads and forwards there (minutes)
   tidy                   what the compiler does not check: lints inherited, no junk, no overlong file
 
-Every verb but tidy begins with setup, which takes a moment when nothing is missing.
+Every verb but tidy begins with that part of setup that it needs, which takes a moment when nothing is missing.
 ";
 
 fn main() -> ExitCode {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let verb = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     let done = match verb.as_str() {
-        "setup" => setup::run(),
+        "setup" => setup::run(setup::Purpose::Test),
         "build" => build::run(),
         "load" => load::run(&rest),
         "demo" => demo::run(&rest),

@@ -26,33 +26,51 @@ impl Package {
     }
 }
 
-fn packages(llvm: &str) -> Vec<Package> {
+/// What a verb is about to do; each needs what stands before it, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    Build,
+    Demo,
+    Test,
+}
+
+fn packages(purpose: Purpose, llvm: &str) -> Vec<Package> {
     let of_llvm = |name: String, why| Package { name: name.into(), program: None, why };
     let package = Package::new;
-    vec![
+    let mut packages = vec![
         package("gcc", Some("cc"), "links the programs"),
         package("g++", Some("c++"), "links bpf-linker"),
         package("libc6-dev", None, "links the programs"),
+        package("binutils", Some("objcopy"), "puts the symbols beside the program"),
         of_llvm(format!("llvm-{llvm}-dev"), "bpf-linker is built on it"),
         of_llvm(format!("libpolly-{llvm}-dev"), "bpf-linker is built on it"),
-        package("libssl-dev", None, "checks by TLS"),
-        package("pkg-config", Some("pkg-config"), "finds libssl"),
         package("libzstd-dev", None, "bpf-linker is built on it"),
         package("zlib1g-dev", None, "bpf-linker is built on it"),
-        package("iproute2", Some("ip"), "demo and tests: namespaces"),
-        package("util-linux", Some("nsenter"), "demo and tests: namespaces"),
-        package("ethtool", Some("ethtool"), "demo and tests: offloads of virtual links"),
-        package("nftables", Some("nft"), "tests: counting packets; benchmarks: the rival"),
-        package("curl", Some("curl"), "tests: a real client"),
-        package("nginx-light", Some("nginx"), "tests: a real server"),
-        package("dnsmasq-base", Some("dnsmasq"), "tests of checks: a DNS server"),
-        package("exim4-daemon-light", Some("exim4"), "tests of checks: an SMTP server"),
-        package("dovecot-imapd", Some("dovecot"), "tests of checks: an IMAP server"),
-        package("dovecot-pop3d", Some("dovecot"), "tests of checks: a POP3 server"),
-        package("wrk", Some("wrk"), "tests: load"),
-        package("monitoring-plugins-basic", None, "tests: real plugins as checks"),
-        package("iputils-ping", Some("ping"), "tests: what is not for a VIP"),
-    ]
+        package("libssl-dev", None, "checks by TLS"),
+        package("pkg-config", Some("pkg-config"), "finds libssl"),
+    ];
+    if purpose >= Purpose::Demo {
+        packages.extend([
+            package("iproute2", Some("ip"), "demo and tests: namespaces"),
+            package("util-linux", Some("nsenter"), "demo and tests: namespaces"),
+            package("ethtool", Some("ethtool"), "demo and tests: offloads of virtual links"),
+        ]);
+    }
+    if purpose >= Purpose::Test {
+        packages.extend([
+            package("nftables", Some("nft"), "tests: counting packets; benchmarks: the rival"),
+            package("curl", Some("curl"), "tests: a real client"),
+            package("nginx-light", Some("nginx"), "tests: a real server"),
+            package("dnsmasq-base", Some("dnsmasq"), "tests of checks: a DNS server"),
+            package("exim4-daemon-light", Some("exim4"), "tests of checks: an SMTP server"),
+            package("dovecot-imapd", Some("dovecot"), "tests of checks: an IMAP server"),
+            package("dovecot-pop3d", Some("dovecot"), "tests of checks: a POP3 server"),
+            package("wrk", Some("wrk"), "tests: load"),
+            package("monitoring-plugins-basic", None, "tests: real plugins as checks"),
+            package("iputils-ping", Some("ping"), "tests: what is not for a VIP"),
+        ]);
+    }
+    packages
 }
 
 /// What the benchmarks alone need.
@@ -66,10 +84,11 @@ pub fn benchmarks() -> Result<()> {
     if system == "debian" { install(&rivals()) } else { check_programs(&system, &rivals(), "") }
 }
 
-pub fn run() -> Result<()> {
+/// Installs what is missing for a purpose.
+pub fn run(purpose: Purpose) -> Result<()> {
     let rustc = output(command("rustc").arg("-vV")).context("rustc: install Rust by https://rustup.rs")?;
     let llvm = llvm_of(&rustc).context("rustc -vV names no LLVM version")?;
-    let packages = packages(llvm);
+    let packages = packages(purpose, llvm);
     let system = system();
     if system == "debian" {
         install(&packages)?;
@@ -78,7 +97,7 @@ pub fn run() -> Result<()> {
             format!("and bpf-linker {BPF_LINKER}, built with LLVM {llvm}, the version of rustc's own.\n");
         check_programs(&system, &packages, &more)?;
     }
-    components()?;
+    components(purpose)?;
     bpf_linker(llvm, &system)
 }
 
@@ -209,15 +228,16 @@ fn check_programs(system: &str, packages: &[Package], more: &str) -> Result<()> 
 }
 
 /// The parts of the Rust toolchain that a minimal installation leaves out.
-fn components() -> Result<()> {
+fn components(purpose: Purpose) -> Result<()> {
     let sysroot = output(command("rustc").args(["--print", "sysroot"]))?;
     let sysroot = Path::new(sysroot.trim());
     let parts = [
-        ("rust-src", "lib/rustlib/src/rust/library/core/src/lib.rs"),
-        ("clippy", "bin/cargo-clippy"),
-        ("rustfmt", "bin/cargo-fmt"),
+        (Purpose::Build, "rust-src", "lib/rustlib/src/rust/library/core/src/lib.rs"),
+        (Purpose::Test, "clippy", "bin/cargo-clippy"),
+        (Purpose::Test, "rustfmt", "bin/cargo-fmt"),
     ];
-    let missing = parts.iter().filter(|(_, file)| !sysroot.join(file).exists()).map(|(name, _)| *name);
+    let parts = parts.iter().filter(|(needed, ..)| *needed <= purpose).map(|(_, name, file)| (*name, *file));
+    let missing = parts.filter(|(_, file)| !sysroot.join(file).exists()).map(|(name, _)| name);
     let missing: Vec<&str> = missing.collect();
     if missing.is_empty() {
         return Ok(());
@@ -253,6 +273,19 @@ fn bpf_linker(llvm: &str, system: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verb_installs_what_it_needs_and_no_more() {
+        let names =
+            |purpose| packages(purpose, "22").iter().map(|it| it.name.to_string()).collect::<Vec<_>>();
+        let (build, demo, test) = (names(Purpose::Build), names(Purpose::Demo), names(Purpose::Test));
+        assert!(demo.starts_with(&build) && test.starts_with(&demo));
+        let has = |list: &[String], name: &str| list.iter().any(|it| it == name);
+        for server in ["exim4-daemon-light", "dovecot-imapd", "nginx-light", "dnsmasq-base"] {
+            assert_eq!((has(&demo, server), has(&test, server)), (false, true), "{server}");
+        }
+        assert_eq!((has(&build, "iproute2"), has(&demo, "iproute2")), (false, true));
+    }
 
     #[test]
     fn llvm_major_version_is_read_from_rustc() {
