@@ -23,4 +23,5 @@ mod ports;
 mod refusals;
 mod rig;
 mod strangers;
+mod supervision;
 mod upgrade;
