@@ -1,5 +1,6 @@
 //! The way to an address.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 
@@ -23,14 +24,14 @@ pub struct Route {
 /// Why there is no way to an address.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
-    /// In words.
+    /// In words. Whatever the kernel says of an address is of that address alone.
     #[error("{0}")]
-    Unreachable(&'static str),
+    Unreachable(Cow<'static, str>),
     #[error("the kernel does not answer: {0}")]
     Netlink(#[from] io::Error),
 }
 
-const NO_ROUTE: RouteError = RouteError::Unreachable("no route to it");
+const NO_ROUTE: RouteError = RouteError::Unreachable(Cow::Borrowed("no route to it"));
 
 impl Netlink {
     /// The way to `addr`.
@@ -62,21 +63,26 @@ pub(super) fn family(addr: IpAddr) -> (AddressFamily, u8) {
 }
 
 fn unreachable(error: io::Error) -> RouteError {
-    match error.raw_os_error() {
-        Some(libc::ENETUNREACH) => NO_ROUTE,
-        Some(libc::EHOSTUNREACH) => RouteError::Unreachable("its route says unreachable"),
-        Some(libc::EACCES) => RouteError::Unreachable("its route says prohibited"),
+    // What has no number did not come from the kernel: it is of the socket, and so of all addresses.
+    let Some(code) = error.raw_os_error() else { return error.into() };
+    let words = match code {
+        libc::ENETUNREACH => return NO_ROUTE,
+        libc::EHOSTUNREACH => "its route says unreachable",
+        libc::EACCES => "its route says prohibited",
         // What the kernel says of a blackhole, and of addresses that nobody has, such as 0.0.0.0.
-        Some(libc::EINVAL) => RouteError::Unreachable("its route says blackhole"),
-        Some(_) | None => error.into(),
-    }
+        libc::EINVAL => "its route says blackhole",
+        // Of IPv6 where it is switched off at boot (`ipv6.disable=1`).
+        libc::EOPNOTSUPP | libc::EAFNOSUPPORT => "this host's kernel does not speak its address family",
+        _ => return RouteError::Unreachable(format!("the kernel finds no route to it: {error}").into()),
+    };
+    RouteError::Unreachable(words.into())
 }
 
 fn parse(message: RouteMessage, addr: IpAddr) -> Result<Route, RouteError> {
     let kind = message.header.kind;
     let local = kind == RouteType::Local;
     if !local && kind != RouteType::Unicast {
-        return Err(RouteError::Unreachable("its route is not for unicast"));
+        return Err(RouteError::Unreachable("its route is not for unicast".into()));
     }
     let (mut ifindex, mut via) = (None, addr);
     for attribute in message.attributes {
@@ -92,6 +98,24 @@ fn parse(message: RouteMessage, addr: IpAddr) -> Result<Route, RouteError> {
             via = gateway.into();
         }
     }
-    let ifindex = ifindex.ok_or(RouteError::Unreachable("its route names no interface"))?;
+    let ifindex = ifindex.ok_or(RouteError::Unreachable("its route names no interface".into()))?;
     Ok(Route { ifindex, via, local })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_kernel_says_of_one_address_is_of_no_other() {
+        // 600 is none of Linux's errors: one that nobody has thought of.
+        for code in [libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::ENODEV, libc::ENOBUFS, libc::EXDEV, 600] {
+            let said = unreachable(io::Error::from_raw_os_error(code));
+            assert!(matches!(said, RouteError::Unreachable(_)), "{code}: {said:?}");
+        }
+        for kind in [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe] {
+            let said = unreachable(kind.into());
+            assert!(matches!(said, RouteError::Netlink(_)), "{kind}: {said:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! One round: reads what has changed, puts VIPs in place, and finds the backends' next hops.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
@@ -36,7 +37,7 @@ impl Dirty {
 #[derive(Debug, Default)]
 pub struct Known {
     links: Vec<Link>,
-    routes: HashMap<IpAddr, Result<Route, &'static str>>,
+    routes: HashMap<IpAddr, Result<Route, Cow<'static, str>>>,
     ours: BTreeSet<IpAddr>,
     placed: BTreeMap<IpAddr, u32>,
     refused: BTreeMap<IpAddr, String>,
@@ -147,7 +148,7 @@ impl Known {
                     probes.extend(probe.then_some((route.ifindex, route.via)));
                     found
                 }
-                Err(reason) => Resolution::Unresolved { reason: (*reason).to_owned() },
+                Err(reason) => Resolution::Unresolved { reason: reason.clone().into_owned() },
             };
             resolutions.insert(*address, found);
         }
