@@ -45,12 +45,20 @@ pub struct Staged {
 
 /// Gone when it is dropped, unless it was renamed before.
 #[derive(Debug)]
-struct Temporary(PathBuf);
+struct Temporary {
+    path: PathBuf,
+    /// Where it is, open: after the renaming nothing may fail any more.
+    folder: File,
+    renamed: bool,
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // A file that is left behind is only untidy.
-        fs::remove_file(&self.0).ok();
+        // By then the name may be another's.
+        if !self.renamed {
+            // A file that is left behind is only untidy.
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 
@@ -88,22 +96,29 @@ impl Staged {
     /// or the new.
     pub fn commit(self) -> Result<(), WriteError> {
         let Self { target, known, temporary } = self;
-        let Some(temporary) = temporary else { return Ok(()) };
+        let Some(mut temporary) = temporary else { return Ok(()) };
         // Between this look and the next line somebody could still write; no system call does both.
         if let Some(known) = known
             && disk(&target)?.is_some_and(|found| found != known)
         {
             return Err(WriteError::Changed(target));
         }
-        match fs::rename(&temporary.0, &target) {
-            Ok(()) => {}
+        match fs::rename(&temporary.path, &target) {
+            Ok(()) => temporary.renamed = true,
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 return Err(WriteError::Mounted(target));
             }
             Err(source) => return Err(WriteError::Io { path: target, source }),
         }
-        let folder = File::open(folder_of(&target));
-        folder.and_then(|folder| folder.sync_all()).map_err(|source| WriteError::Io { path: target, source })
+        // The file is what it was to become, so this is no error: an error says that it is as it was.
+        if let Err(error) = temporary.folder.sync_all() {
+            tracing::warn!(
+                "{}: written, but if the machine crashes now the former content may be back: cannot sync its directory: \
+                 {error}",
+                target.display()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -170,7 +185,8 @@ fn write_beside(target: &Path, text: &str) -> io::Result<Temporary> {
         let message = format!("it is {}, not a regular file", kind(old));
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    let (temporary, mut file) = create_beside(target)?;
+    let folder = File::open(folder_of(target))?;
+    let (temporary, mut file) = create_beside(target, folder)?;
     file.write_all(text.as_bytes())?;
     match &old {
         Some(old) => {
@@ -185,16 +201,16 @@ fn write_beside(target: &Path, text: &str) -> io::Result<Temporary> {
 }
 
 /// A new, empty file in the target's folder, which nobody else may read yet.
-fn create_beside(target: &Path) -> io::Result<(Temporary, File)> {
+fn create_beside(target: &Path, folder: File) -> io::Result<(Temporary, File)> {
     let name =
         target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
     for attempt in 0..100u32 {
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}-{attempt}", std::process::id()));
-        let temporary = folder_of(target).join(hidden);
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary) {
-            Ok(file) => return Ok((Temporary(temporary), file)),
+        let path = folder_of(target).join(hidden);
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => return Ok((Temporary { path, folder, renamed: false }, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

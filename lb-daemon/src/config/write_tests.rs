@@ -107,3 +107,36 @@ fn what_is_no_file_is_not_replaced() {
     left.sort();
     assert_eq!(left, ["occupied", "pipe"]);
 }
+
+#[test]
+fn an_error_means_that_the_file_is_as_it_was() {
+    let (folder, path) = scene();
+    let nobody = nix::unistd::Uid::from_raw(65534);
+    for path in [folder.path(), &path] {
+        std::os::unix::fs::chown(path, Some(nobody.as_raw()), None).unwrap();
+    }
+    // Files can be made and renamed there, but the folder itself cannot be opened.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o300)).unwrap();
+    let at = path.clone();
+    let written = std::thread::spawn(move || {
+        // Of this thread alone, and with it go the capabilities of root that concern files.
+        nix::unistd::setfsuid(nobody);
+        replace(&at, "old", "new")
+    });
+    written.join().unwrap().unwrap_err();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(names(folder.path()), ["drover.toml"]);
+}
+
+#[test]
+fn what_is_renamed_is_written_though_its_folder_cannot_be_synced() {
+    let (folder, path) = scene();
+    let mut staged = stage(&path, "old", "new").unwrap();
+    // Of such a descriptor fsync(2) says EBADF.
+    let unsynced = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(folder.path()).unwrap();
+    unsynced.sync_all().unwrap_err();
+    staged.temporary.as_mut().unwrap().folder = unsynced;
+    staged.commit().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+    assert_eq!(names(folder.path()), ["drover.toml"]);
+}
