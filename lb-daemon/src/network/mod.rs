@@ -98,3 +98,6 @@ impl Network {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ pub struct Known {
     ours: BTreeSet<IpAddr>,
     placed: BTreeMap<IpAddr, u32>,
     refused: BTreeMap<IpAddr, String>,
+    /// VIPs that were handed out to be announced, and by which interface.
+    announced: BTreeMap<IpAddr, u32>,
 }
 
 /// VIPs that are to be announced, and where.
@@ -54,36 +56,42 @@ impl Known {
 
     /// Looks at what is dirty and does what is to be done. What it could not read stays dirty for the caller, who gets an
     /// error.
-    pub async fn round(
-        &mut self,
-        netlink: &Netlink,
-        wanted: &Wanted,
-        dirty: Dirty,
-    ) -> io::Result<(News, Announcements)> {
+    pub async fn round(&mut self, netlink: &Netlink, wanted: &Wanted, dirty: Dirty) -> io::Result<News> {
         if dirty.links {
             self.links = netlink.links().await?;
         }
-        let mut news = Vec::new();
         if dirty.addresses {
-            news = self.place(netlink, wanted).await?;
+            self.place(netlink, wanted).await?;
         }
         if dirty.routes {
             self.routes.clear();
         }
         let resolutions = self.resolve(netlink, &wanted.backends).await?;
-        let told = News {
+        Ok(News {
             of: wanted.number,
             links: self.links.clone(),
             resolutions,
             placed: self.placed.clone(),
             ours: self.ours.clone(),
             problems: self.refused.values().cloned().collect(),
-        };
-        Ok((told, news))
+        })
     }
 
-    /// Brings the VIPs to their places; those that are new there.
-    async fn place(&mut self, netlink: &Netlink, wanted: &Wanted) -> io::Result<Announcements> {
+    /// The VIPs that have come to their places and were not handed out by this before. To be asked for after each round,
+    /// whatever became of it: it may have failed when they were in place already.
+    pub fn take_announcements(&mut self) -> Announcements {
+        self.announced.retain(|vip, ifindex| self.placed.get(vip) == Some(ifindex));
+        let new = self.placed.iter().filter(|(vip, _)| !self.announced.contains_key(*vip));
+        let new = new.filter_map(|(vip, ifindex)| {
+            Some((self.links.iter().find(|link| link.index == *ifindex)?.clone(), *vip))
+        });
+        let new: Announcements = new.collect();
+        self.announced.extend(new.iter().map(|(link, vip)| (*vip, link.index)));
+        new
+    }
+
+    /// Brings the VIPs to their places.
+    async fn place(&mut self, netlink: &Netlink, wanted: &Wanted) -> io::Result<()> {
         let links = wanted.interfaces.iter();
         let links = links.filter_map(|name| self.links.iter().find(|link| link.name == *name));
         let interfaces: Vec<Link> = links.cloned().collect();
@@ -110,13 +118,8 @@ impl Known {
         self.ours.extend(placed.keys());
         // What is gone is nobody's.
         self.ours.retain(|vip| wanted.vips.contains(vip) || refused.contains_key(vip));
-        let new = placed.iter().filter(|(vip, ifindex)| self.placed.get(*vip) != Some(*ifindex));
-        let new = new.filter_map(|(vip, ifindex)| {
-            Some((interfaces.iter().find(|link| link.index == *ifindex)?.clone(), *vip))
-        });
-        let new = new.collect();
         (self.placed, self.refused) = (placed, refused);
-        Ok(new)
+        Ok(())
     }
 
     /// Finds the next hops. Makes the kernel go on with neighbours that it has not resolved and confirm those that are

@@ -108,13 +108,10 @@ impl Task {
         let now = clock::now();
         (self.last, self.all_due) =
             (now, if self.dirty == Dirty::ALL { now + ALL_EVERY } else { self.all_due });
+        self.announce(now);
         match round {
-            Ok((news, announcements)) => {
+            Ok(news) => {
                 (self.dirty, self.due) = (Dirty::default(), self.all_due);
-                if !announcements.is_empty() {
-                    announce_beside(announcements.clone());
-                    self.again = Some((now + ANNOUNCE_AGAIN, announcements));
-                }
                 // Whoever reads is woken only by what differs.
                 self.told.send_if_modified(|told| {
                     let differs = *told != news;
@@ -127,6 +124,20 @@ impl Task {
                 self.due = now + RETRY;
             }
         }
+    }
+
+    /// Announces what has come to its place: now, and once more later.
+    fn announce(&mut self, now: Instant) {
+        let new = self.known.take_announcements();
+        if new.is_empty() {
+            return;
+        }
+        announce_beside(new.clone());
+        // Those of the round before may still wait for their second time.
+        let mut again = self.again.take().map_or_else(Vec::new, |(_, vips)| vips);
+        again.retain(|(_, vip)| !new.iter().any(|(_, other)| other == vip));
+        again.extend(new);
+        self.again = Some((now + ANNOUNCE_AGAIN, again));
     }
 }
 
