@@ -92,7 +92,8 @@ impl Network {
     pub async fn end(mut self) {
         let wanted = Wanted { vips: BTreeSet::new(), ..self.wanted.borrow().clone() };
         let number = self.want(wanted);
-        let gone = async { while self.next().await.is_some_and(|news| news.of < number) {} };
+        // Where no VIP was wanted nothing new is, and the news may have been read.
+        let gone = async { while self.news.borrow().of < number && self.next().await.is_some() {} };
         if tokio::time::timeout(END_WITHIN, gone).await.is_err() {
             tracing::warn!("not all VIPs could be taken away in time");
         }

@@ -8,6 +8,7 @@ use futures_util::poll;
 
 use super::round::{Dirty, Known};
 use super::*;
+use crate::clock;
 use crate::test_net::Host;
 
 /// A round that is broken off after so many polls; whether it came to its end before.
@@ -51,5 +52,19 @@ fn wherever_a_round_is_broken_off_a_vip_is_announced_once() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn an_end_waits_for_nothing_where_no_vip_is_to_be_taken_away() {
+    Host::new().run_async(|| async {
+        let (netlink, changes) = Netlink::connect().unwrap();
+        let wanted = Wanted { number: 1, ..Wanted::default() };
+        let mut network = Network::spawn(netlink, changes, BTreeSet::new(), wanted);
+        assert_eq!(network.next().await.unwrap().of, 1);
+        let begin = clock::now();
+        network.end().await;
+        let took = clock::now().saturating_duration_since(begin);
+        assert!(took < END_WITHIN / 2, "{took:?}");
     });
 }
