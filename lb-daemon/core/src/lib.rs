@@ -14,4 +14,5 @@ pub mod maglev;
 pub mod quota;
 pub mod seats;
 pub mod sizing;
+pub mod standing;
 pub mod state;

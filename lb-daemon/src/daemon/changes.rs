@@ -170,8 +170,8 @@ impl Daemon {
         let gone = self.remember_vips(&config);
         let heirs = heirs(&config, &ready.new);
         let overrides = self.overrides.handed_on(&heirs, &ready.new);
-        let health = self.hand_on_health(&heirs, &config);
-        let former = Former { config, gone, overrides, heirs, health };
+        let judgements = self.hand_on_health(&heirs, &config);
+        let former = Former { config, gone, overrides, heirs, judgements };
         if let Err(error) = self.reconcile() {
             let refusal = Failed::Kernel(format!("{error:#}")).into();
             return self.take_back(ready, former, refusal);
@@ -208,7 +208,7 @@ impl Daemon {
 
     /// Goes back to the configuration before.
     fn take_back(&mut self, ready: Ready, former: Former, refusal: Refusal) {
-        (self.config, self.health) = (former.config, former.health);
+        (self.config, self.judgements) = (former.config, former.judgements);
         self.keep_vips(&former.gone);
         self.follow();
         self.want();
@@ -223,7 +223,7 @@ impl Daemon {
         if let Some(overrides) = former.overrides.clone() {
             self.overrides = overrides;
         }
-        self.remember_departed(&former.config, &former.health);
+        self.remember_departed(&former.config, &former.judgements);
         for (to, from) in &former.heirs {
             if let Some(at) = self.touched.get(from).copied() {
                 self.touched.insert(to.clone(), at);

@@ -1,6 +1,6 @@
 //! A change that is asked for: who asked, which step it is at, and those that wait behind it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use lb_core::config::renames::Heirs;
 use lb_core::state::Peer;
 
 use super::jobs::{Jobs, Pass};
+use super::judgements::Judgements;
 use super::patch::Patch;
-use super::{BackendKey, Health};
 use crate::clock;
 use crate::config::Staged;
 use crate::handle::{Changes, Order, Refusal, Reply};
@@ -121,7 +121,7 @@ pub(super) struct Former {
     pub overrides: Option<Overrides>,
     /// Who of the new ones is who of the old ones.
     pub heirs: Heirs,
-    pub health: HashMap<BackendKey, Health>,
+    pub judgements: Judgements,
 }
 
 /// A configuration that is in force.

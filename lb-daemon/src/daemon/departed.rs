@@ -6,7 +6,7 @@
 //!
 //! The daemon that took them out remembers them. One that is started later knows of them no more than their numbers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use lb_core::diff::Number;
 use lb_core::health::Target;
 use lb_core::state::{EventKind, EventLevel};
 
-use super::{BackendKey, Daemon, Health, describe, health::Down};
+use super::judgements::Judgements;
+use super::{BackendKey, Daemon, describe, health::Down};
 use crate::checks::{BackendHealth, Judgement, targets};
 use crate::clock;
 
@@ -38,7 +39,7 @@ pub(super) type AllDeparted = BTreeMap<u16, Departed>;
 
 impl Daemon {
     /// Remembers the backends of `old` that were up, as `held` says, and that the configuration in force has no more.
-    pub(super) fn remember_departed(&mut self, old: &Config, held: &HashMap<BackendKey, Health>) {
+    pub(super) fn remember_departed(&mut self, old: &Config, held: &Judgements) {
         let pairs = old
             .farms
             .iter()
@@ -48,7 +49,7 @@ impl Daemon {
         let left: AllDeparted = left
             .filter(|(farm, backend)| {
                 let key = (farm.name.clone(), backend.name.clone());
-                held.get(&key).is_some_and(|health| health.status.serves())
+                held.serves(&key)
             })
             .filter_map(|(farm, backend)| {
                 let id = self.backend_id(farm, backend)?;

@@ -1,30 +1,23 @@
 //! What the checks report, what operators have set, and what follows for a backend.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_core::config::model::{Backend, BackendName, Config, Farm, FarmName, OnDown, WhenAllDown};
 use lb_core::config::renames::Heirs;
 use lb_core::desired::{BackendFacts, adopted, rank};
-use lb_core::state::{AdminState, BackendStatus, EventKind, EventLevel};
+use lb_core::standing::{Known, Turn};
+use lb_core::state::{EventKind, EventLevel};
 
 use super::changing::Former;
 use super::jobs::Done;
-use super::{BackendKey, Daemon, Health, describe};
+use super::judgements::{Health, Judgements};
+use super::{BackendKey, Daemon, describe};
 use crate::checks::{BackendHealth, Judgement, targets};
 use crate::clock;
 
-/// How much of its weight counts at once when a backend starts slowly, in percent.
-const RAMP_FROM: u8 = 10;
-
-/// A backend's status has turned.
-struct Turn {
-    key: BackendKey,
-    status: Judgement,
-    /// From down to up.
-    back: bool,
-    reason: String,
-}
+/// So many reports are taken together: others wait, too.
+const REPORTS_AT_ONCE: usize = 1024;
 
 /// A backend that went down.
 #[derive(Debug, Clone)]
@@ -52,32 +45,22 @@ impl Daemon {
         let facts = farm.backends.iter().map(|backend| {
             let key = (farm.name.clone(), backend.name.clone());
             let weight = self.overrides.get(&farm.name, &backend.name).weight.unwrap_or(backend.weight);
-            let ramp = self.ramps.get(&key).map_or(100, |(_, percent)| *percent);
-            let failing = self.health.get(&key).is_some_and(|health| health.status == Judgement::Down);
-            BackendFacts { status: self.status(farm, &key), weight, ramp, failing }
+            let (ramp, failing) = (self.judgements.ramp(&key), self.judgements.is_down(&key));
+            BackendFacts { status: self.known(farm, &key).status(), weight, ramp, failing }
         });
         let mut facts: Vec<BackendFacts> = facts.collect();
         rank(farm, &mut facts);
         facts
     }
 
-    fn status(&self, farm: &Farm, key: &BackendKey) -> BackendStatus {
-        match self.overrides.get(&key.0, &key.1).admin {
-            AdminState::Drain => return BackendStatus::Draining,
-            AdminState::Maintenance => return BackendStatus::Maintenance,
-            AdminState::Up => {}
-        }
-        if self.passive.ejected(key).is_some() {
-            return BackendStatus::Down;
-        }
-        if farm.checks.is_empty() {
-            return BackendStatus::Unchecked;
-        }
-        match self.health.get(key).map(|health| health.status) {
-            Some(Judgement::Up) => BackendStatus::Up,
-            Some(Judgement::Down) => BackendStatus::Down,
-            Some(Judgement::Unchecked) => BackendStatus::Unchecked,
-            Some(Judgement::Starting) | None => BackendStatus::Starting,
+    /// All that is known of a backend.
+    pub(super) fn known<'a>(&'a self, farm: &Farm, key: &BackendKey) -> Known<'a> {
+        Known {
+            admin: self.overrides.get(&key.0, &key.1).admin,
+            ejected: self.passive.ejected(key).map(String::as_str),
+            farm_enabled: farm.enabled,
+            checked: !farm.checks.is_empty(),
+            held: self.judgements.of(key).map(|health| (health.status, health.reason.as_str())),
         }
     }
 
@@ -100,31 +83,29 @@ impl Daemon {
     pub(super) fn adopt_health(&mut self) {
         let enabled = self.config.farms.iter().filter(|farm| farm.enabled);
         let pairs = enabled.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let adopted = pairs.filter_map(|(farm, backend)| {
-            let status = self.held_before(farm, backend);
-            let reason = format!("held to be {} by the daemon before this one", status.as_str());
-            let health = Health { status, reason, since: self.started };
-            (status != Judgement::Starting).then(|| ((farm.name.clone(), backend.name.clone()), health))
-        });
-        self.health = adopted.collect();
+        let adopted: Vec<_> = pairs
+            .map(|(farm, backend)| {
+                let status = self.held_before(farm, backend);
+                let reason = format!("held to be {} by the daemon before this one", status.as_str());
+                ((farm.name.clone(), backend.name.clone()), Health { status, reason, since: self.started })
+            })
+            .collect();
+        for (key, health) in adopted.into_iter().filter(|(_, health)| health.status != Judgement::Starting) {
+            self.judgements.set(key, health);
+        }
     }
 
-    /// What is held of the backends under their names of before holds under those of now. What was held before is returned.
-    pub(super) fn hand_on_health(&mut self, heirs: &Heirs, old: &Config) -> HashMap<BackendKey, Health> {
-        let before = self.health.clone();
-        // Another server under a name that another had is to be judged first.
-        self.health.retain(|key, _| heirs.contains_key(key));
+    /// What is held of the backends under their names of before holds under those of now; of a server that was not there nothing
+    /// is. What was held before is returned.
+    pub(super) fn hand_on_health(&mut self, heirs: &Heirs, old: &Config) -> Judgements {
+        let before = self.judgements.clone();
+        self.judgements.hand_on(heirs);
         for (to, from) in heirs {
             // A farm that had no checks sent traffic to all, and goes on until its first checks have judged them.
-            let unchecked = || Health {
-                status: Judgement::Unchecked,
-                reason: "the farm had no checks until now".to_owned(),
-                since: clock::wall(),
-            };
-            let had_checks = old.farm(from.0.as_str()).is_some_and(|farm| !farm.checks.is_empty());
-            let health = if had_checks { before.get(from).cloned() } else { Some(unchecked()) };
-            if let Some(health) = health {
-                self.health.insert(to.clone(), health);
+            if old.farm(from.0.as_str()).is_some_and(|farm| farm.checks.is_empty()) {
+                let reason = "the farm had no checks until now".to_owned();
+                let unchecked = Health { status: Judgement::Unchecked, reason, since: clock::wall() };
+                self.judgements.set(to.clone(), unchecked);
             }
         }
         before
@@ -145,7 +126,7 @@ impl Daemon {
             farm.backends.iter().find(|backend| backend.name == from.1)
         });
         let had = was.is_some_and(|was| was.address.iter().any(|had| had == address));
-        let held = self.health.get(&key).map(|health| health.status).filter(|status| status.serves());
+        let held = self.judgements.of(&key).map(|health| health.status).filter(|status| status.serves());
         held.filter(|_| had).unwrap_or(Judgement::Starting)
     }
 
@@ -158,7 +139,7 @@ impl Daemon {
         });
         let watched: BTreeSet<_> =
             targets.iter().map(|target| (target.farm.clone(), target.backend.clone())).collect();
-        self.health.retain(|key, _| watched.contains(key));
+        self.judgements.retain(|key| watched.contains(key));
         targets.extend(self.departed_targets());
         self.runner.set_targets(targets);
     }
@@ -167,46 +148,38 @@ impl Daemon {
     /// there is one for each backend.
     pub(super) fn judged(&mut self, first: BackendHealth) {
         let mut turns = Vec::from_iter(self.take_report(first));
-        while let Ok(next) = self.inbox.health.try_recv() {
+        for _ in 0..REPORTS_AT_ONCE {
+            let Ok(next) = self.inbox.health.try_recv() else { break };
             turns.extend(self.take_report(next));
         }
         if !turns.is_empty() {
             self.follow();
         }
         let mut down = Vec::new();
-        for Turn { key, status, back, reason } in turns {
-            match status {
-                Judgement::Up => self.tell_up(&key, if back { "resurrect" } else { "up" }, &reason),
-                Judgement::Down => down.push((key, reason)),
-                Judgement::Unchecked => self.tell_unchecked(&key, &reason),
-                Judgement::Starting => {}
+        for (key, turn, reason) in turns {
+            match turn {
+                Turn::Up => self.tell_up(&key, "up", &reason),
+                Turn::Back => self.tell_up(&key, "resurrect", &reason),
+                Turn::Down => down.push((key, reason)),
+                Turn::Unchecked => self.tell_unchecked(&key, &reason),
+                Turn::Starting => {}
             }
         }
         self.went_down(down);
         self.publish();
     }
 
-    /// Notes a report; the turn of a status that it tells of, if there is one.
-    fn take_report(&mut self, report: BackendHealth) -> Option<Turn> {
+    /// Notes a report; the turn that it tells of, if there is one.
+    fn take_report(&mut self, report: BackendHealth) -> Option<(BackendKey, Turn, String)> {
         if self.judge_departed(&report) {
             return None;
         }
         let BackendHealth { farm, backend, status, reason, since } = report;
         // The configuration may have changed while the report was on its way.
         let slow_start = self.find(&farm, &backend)?.0.slow_start;
-        let key = (farm, backend);
-        let health = Health { status, reason: reason.clone(), since };
-        let before = self.health.insert(key.clone(), health).map(|health| health.status);
-        if before == Some(status) || (before.is_none() && status == Judgement::Starting) {
-            return None;
-        }
-        let back = before == Some(Judgement::Down) && status == Judgement::Up;
-        if back && !slow_start.is_zero() {
-            self.ramps.insert(key.clone(), (clock::now(), RAMP_FROM));
-        } else if status == Judgement::Down {
-            self.ramps.remove(&key);
-        }
-        Some(Turn { key, status, back, reason })
+        let (key, health) = ((farm, backend), Health { status, reason: reason.clone(), since });
+        let turn = self.judgements.note(key.clone(), health, slow_start, clock::now())?;
+        Some((key, turn, reason))
     }
 
     /// As FarmGuardian says it: `BackEnd 10.0.0.11:443 down in farm: 'exchange'`, and why.

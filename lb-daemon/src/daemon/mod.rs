@@ -13,6 +13,7 @@ mod departed;
 mod describe;
 mod health;
 mod jobs;
+mod judgements;
 mod network;
 mod passive;
 mod patch;
@@ -44,6 +45,7 @@ use crate::supervise::{Ended, Endings};
 use changing::{Changing, Request};
 use dataplane::Dataplane;
 use jobs::{Done, Jobs};
+use judgements::Judgements;
 use network::Surroundings;
 pub use start::Start;
 use sweep::{Flood, Sweeping};
@@ -70,14 +72,6 @@ enum Event {
 /// A backend of a farm.
 type BackendKey = (FarmName, BackendName);
 
-/// What is known of a backend's health.
-#[derive(Debug, Clone)]
-struct Health {
-    status: Judgement,
-    reason: String,
-    since: SystemTime,
-}
-
 /// The daemon; see the module's description.
 pub struct Daemon {
     config: Arc<Config>,
@@ -91,14 +85,12 @@ pub struct Daemon {
     overrides: Overrides,
     /// When an operator last touched a backend's state.
     touched: HashMap<BackendKey, SystemTime>,
-    health: HashMap<BackendKey, Health>,
+    judgements: Judgements,
     departed: departed::AllDeparted,
     /// VIPs that were taken away, and until when the program knows them.
     former_vips: BTreeMap<IpAddr, Instant>,
     /// What the traffic says of backends, and who is out on its word.
     passive: passive::Passive,
-    /// Backends that start slowly: since when, and how much of their weight counts by now, in percent.
-    ramps: BTreeMap<BackendKey, (Instant, u8)>,
 
     dataplane: Dataplane,
     surroundings: Surroundings,

@@ -15,8 +15,6 @@ use super::{BackendKey, Daemon};
 const PULSE_TICKS: u32 = 2;
 /// Between two looks at the connection tables for witnesses.
 const HEARING_PAUSE: Duration = Duration::from_secs(1);
-/// A slow start goes in steps of so many percent.
-const RAMP_STEP: u8 = 10;
 
 /// The watch over all backends whose farms want one, and who is out on its word.
 #[derive(Debug, Default)]
@@ -209,7 +207,7 @@ impl Daemon {
         self.follow();
         for key in over {
             // Its checks may say otherwise, and have been told.
-            if self.health.get(&key).is_none_or(|health| health.status.serves()) {
+            if self.judgements.of(&key).is_none_or(|health| health.status.serves()) {
                 self.tell_up(&key, "resurrect", "its ejection is over");
             }
         }
@@ -218,16 +216,9 @@ impl Daemon {
 
     /// Moves slow starts on; whether any weight has changed.
     pub(super) fn ramp_up(&mut self, now: Instant) -> bool {
-        let (config, mut changed) = (self.config.clone(), false);
-        self.ramps.retain(|(farm, _), (since, percent)| {
-            let over = config.farm(farm.as_str()).map_or(std::time::Duration::ZERO, |farm| farm.slow_start);
-            let done = now.saturating_duration_since(*since).as_millis() * 100;
-            let reached = done.checked_div(over.as_millis()).unwrap_or(100).min(100) as u8;
-            let step = (reached / RAMP_STEP * RAMP_STEP).max(*percent);
-            changed |= step != *percent;
-            *percent = step;
-            step < 100
-        });
-        changed
+        let config = &self.config;
+        self.judgements.ramp_up(now, |(farm, _)| {
+            config.farm(farm.as_str()).map_or(Duration::ZERO, |farm| farm.slow_start)
+        })
     }
 }

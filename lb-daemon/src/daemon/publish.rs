@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lb_core::config::model::{Backend, Farm};
 use lb_core::desired::BackendFacts;
-use lb_core::state::{AdminState, BackendState, BackendStatus, FarmState, FarmStatus, Snapshot, Traffic};
+use lb_core::state::{AdminState, BackendState, FarmState, FarmStatus, Snapshot, Traffic};
 
 use super::Daemon;
 
@@ -46,28 +46,10 @@ impl Daemon {
 
     fn backend_state(&self, farm: &Farm, backend: &Backend, facts: BackendFacts) -> BackendState {
         let key = (farm.name.clone(), backend.name.clone());
-        let health = self.health.get(&key);
         let id = self.backend_id(farm, backend).filter(|_| farm.enabled);
         let touched = self.touched.get(&key).copied().unwrap_or(self.started);
-        let ejected = || self.passive.ejected(&key).cloned();
-        let checks = || health.map_or_else(|| "not checked yet".to_owned(), |health| health.reason.clone());
-        let (since, reason) = match facts.status {
-            BackendStatus::Draining => (touched, format!("drained by an operator; {}", checks())),
-            BackendStatus::Maintenance => {
-                (touched, format!("put into maintenance by an operator; {}", checks()))
-            }
-            BackendStatus::Unchecked if farm.checks.is_empty() => {
-                (touched, "the farm has no checks".to_owned())
-            }
-            BackendStatus::Starting if !farm.enabled => (touched, "the farm is disabled".to_owned()),
-            BackendStatus::Up
-            | BackendStatus::Down
-            | BackendStatus::Starting
-            | BackendStatus::Standby
-            | BackendStatus::Unchecked => {
-                (health.map_or(touched, |health| health.since), ejected().unwrap_or_else(checks))
-            }
-        };
+        let (reason, judged) = self.known(farm, &key).reason(facts.status);
+        let since = self.judgements.of(&key).filter(|_| judged).map_or(touched, |health| health.since);
         let known = |address: &std::net::IpAddr| self.surroundings.hops().contains_key(address);
         BackendState {
             name: backend.name.clone(),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::changing::Changing;
 use super::dataplane::Dataplane;
 use super::jobs::Jobs;
+use super::judgements::Judgements;
 use super::network::{self, Surroundings};
 use super::sweep::Sweeping;
 use super::{Daemon, Inbox, TICK, departed, passive};
@@ -98,11 +99,10 @@ impl Daemon {
             started,
             overrides,
             touched: HashMap::new(),
-            health: HashMap::new(),
+            judgements: Judgements::default(),
             departed: departed::AllDeparted::new(),
             former_vips: BTreeMap::new(),
             passive: passive::Passive::default(),
-            ramps: BTreeMap::new(),
             dataplane,
             surroundings: Surroundings::new(network, links),
             runner,
