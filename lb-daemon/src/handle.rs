@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lb_common::abi::BACKENDS_MAX;
 use lb_core::config::model::{BackendName, FarmName};
+use lb_core::ills::Condition;
 use lb_core::state::{
     AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Occurrences, Peer, Snapshot,
     Traffic,
@@ -15,7 +16,6 @@ use lb_core::state::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Defect, FileState};
-use crate::ills::Condition;
 use crate::precondition::{Precondition, Version};
 use crate::refusal::Conflict;
 

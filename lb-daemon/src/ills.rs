@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::abi;
-use lb_core::ills::{CHECK_LATE, Ill, Signs, Turn, Watch};
+use lb_core::ills::{CHECK_LATE, Signs, Turn, Watch};
 use lb_core::state::tables::is_crowded;
 use lb_core::state::{EventKind, EventLevel, Histogram, News, Tables};
 use tokio::sync::watch;
+
+pub use lb_core::ills::Condition;
 
 use crate::clock;
 use crate::handle::{Command, Handle};
@@ -21,18 +23,6 @@ use crate::supervise::{Supervisor, Task};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the loop may take to answer before it is said to have taken so long.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How the daemon itself does.
-#[derive(Debug, Clone, Default)]
-pub struct Condition {
-    /// The worst first.
-    pub ills: Vec<Ill>,
-    /// How long the loop took to answer, a question a second.
-    pub loop_latency: Histogram,
-    pub log_written: u64,
-    pub log_lost: u64,
-    pub events_lost: u64,
-}
 
 /// A hold on the task.
 #[derive(Debug)]

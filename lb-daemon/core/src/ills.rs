@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::state::Histogram;
+
 /// What counts of something are told for after the last one came.
 const CALM: Duration = Duration::from_secs(30);
 /// A loop that takes longer to answer is ill.
@@ -65,6 +67,18 @@ pub struct Ill {
     pub since: SystemTime,
     /// What is wrong and what to do, for people.
     pub message: String,
+}
+
+/// How the daemon itself does.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// The worst first.
+    pub ills: Vec<Ill>,
+    /// How long the loop took to answer, a question a second.
+    pub loop_latency: Histogram,
+    pub log_written: u64,
+    pub log_lost: u64,
+    pub events_lost: u64,
 }
 
 /// What one look has seen. Counts are since the start.

@@ -1,6 +1,6 @@
 //! What is valid: the configuration by type. Only [`super::read`] makes one from a text.
 //!
-//! What each key means is in [`super::keys`].
+//! What each key means, its table says (`keys`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
