@@ -59,6 +59,7 @@ fn packages(purpose: Purpose, llvm: &str) -> Vec<Package> {
     if purpose >= Purpose::Test {
         packages.extend([
             package("nftables", Some("nft"), "tests: counting packets; benchmarks: the rival"),
+            package("openssl", Some("openssl"), "tests of checks: servers that speak what is old"),
             package("curl", Some("curl"), "tests: a real client"),
             package("nginx-light", Some("nginx"), "tests: a real server"),
             package("dnsmasq-base", Some("dnsmasq"), "tests of checks: a DNS server"),

@@ -150,7 +150,10 @@ async fn a_daemon_that_lags_gets_the_latest_state() {
     let mut closed = target("b", port);
     closed.address.set_port(9);
     runner.set_targets(vec![target("a", port), closed]);
-    tokio::time::sleep(INTERVAL * 4).await;
+    // Both have been judged, by more results than it takes.
+    while told(&runner).await.checks.iter().any(|check| check.history.len() < 4) {
+        tokio::task::yield_now().await;
+    }
     // One report filled the channel before anything was judged; of the rest only the latest of each is left.
     let mut said = Vec::new();
     while let Ok(Some(report)) = tokio::time::timeout(INTERVAL * 3, reports.recv()).await {
