@@ -171,7 +171,7 @@ impl Daemon {
         let heirs = heirs(&config, &ready.new);
         let overrides = self.overrides.handed_on(&heirs, &ready.new);
         let judgements = self.hand_on_health(&heirs, &config);
-        let former = Former { config, gone, overrides, heirs, judgements };
+        let former = Former { config, gone, overrides, heirs, judgements, missed: Vec::new() };
         if let Err(error) = self.reconcile() {
             let refusal = Failed::Kernel(format!("{error:#}")).into();
             return self.take_back(ready, former, refusal);
@@ -212,6 +212,8 @@ impl Daemon {
         self.keep_vips(&former.gone);
         self.follow();
         self.want();
+        former.missed.into_iter().for_each(|report| self.judged(report));
+        self.publish();
         self.discard(ready.staged);
         ready.answer.give(Err(self.refused(refusal)));
     }

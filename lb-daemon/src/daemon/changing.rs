@@ -11,8 +11,9 @@ use lb_core::config::renames::Heirs;
 use lb_core::state::Peer;
 
 use super::jobs::{Jobs, Pass};
-use super::judgements::Judgements;
+use super::judgements::{Health, Judgements};
 use super::patch::Patch;
+use crate::checks::BackendHealth;
 use crate::clock;
 use crate::config::Staged;
 use crate::handle::{Changes, Order, Refusal, Reply};
@@ -121,7 +122,33 @@ pub(super) struct Former {
     pub overrides: Option<Overrides>,
     /// Who of the new ones is who of the old ones.
     pub heirs: Heirs,
+    /// As reported until now, under the names of before.
     pub judgements: Judgements,
+    /// What was reported meanwhile of backends that the new one does not have.
+    pub missed: Vec<BackendHealth>,
+}
+
+impl Former {
+    /// Takes a report that comes before it is certain which configuration stays: the checks are still those of before, and so
+    /// are their names. It is given back under the names of now.
+    pub fn take_report(&mut self, report: BackendHealth, now: Instant) -> Vec<BackendHealth> {
+        let key = (report.farm.clone(), report.backend.clone());
+        let heirs: Vec<_> = self.heirs.iter().filter(|(_, from)| **from == key).map(|(to, _)| to).collect();
+        if heirs.is_empty() {
+            self.missed.push(report);
+            return Vec::new();
+        }
+        let told = heirs.into_iter().cloned().map(|(farm, backend)| BackendHealth {
+            farm,
+            backend,
+            ..report.clone()
+        });
+        let told = told.collect();
+        let slow_start = self.config.farm(key.0.as_str()).map_or(Duration::ZERO, |farm| farm.slow_start);
+        // Whoever turns is told under the names of now.
+        self.judgements.note(key, Health::from(report), slow_start, now);
+        told
+    }
 }
 
 /// A configuration that is in force.
@@ -148,6 +175,18 @@ impl Changing {
         Some(change?.step)
     }
 
+    /// What comes back if the change under way is refused, while it is in the maps and not yet certain.
+    pub fn former(&mut self) -> Option<&mut Former> {
+        match &mut self.now.as_mut()?.step {
+            Step::Written { former, .. } => Some(former),
+            Step::Read { .. }
+            | Step::Resolved { .. }
+            | Step::Placed { .. }
+            | Step::Cut { .. }
+            | Step::Saved { .. } => None,
+        }
+    }
+
     pub fn set(&mut self, number: u64, step: Step, within: Duration) {
         self.now = Some(Change { number, step, until: clock::now() + within });
     }
@@ -159,7 +198,60 @@ pub(super) fn no_disk(path: &Path) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use lb_core::config::model::BackendName;
+
     use super::*;
+    use crate::checks::Judgement;
+    use crate::daemon::BackendKey;
+
+    fn key(backend: &str) -> BackendKey {
+        (FarmName::new("web").unwrap(), BackendName::new(backend).unwrap())
+    }
+
+    #[test]
+    fn reports_that_come_while_a_change_is_written_are_of_both_configurations() {
+        let farms = Vec::new();
+        let daemon = lb_core::config::model::Daemon {
+            interfaces: Vec::new(),
+            xdp_mode: lb_core::config::model::XdpMode::Auto,
+            socket: "/s".into(),
+            socket_group: None,
+            state_dir: "/d".into(),
+            bpffs_dir: "/b".into(),
+            connections: None,
+            manage_vips: true,
+        };
+        let mut former = Former {
+            config: Arc::new(Config { daemon, farms }),
+            gone: Vec::new(),
+            overrides: None,
+            heirs: Heirs::from([(key("new"), key("old")), (key("same"), key("same"))]),
+            judgements: Judgements::default(),
+            missed: Vec::new(),
+        };
+        let (since, status, reason) = (SystemTime::now(), Judgement::Down, "refused".to_owned());
+        let mut told = |name: &str| -> Vec<String> {
+            let (farm, backend) = key(name);
+            let report = BackendHealth { farm, backend, status, reason: reason.clone(), since };
+            former
+                .take_report(report, Instant::now())
+                .into_iter()
+                .map(|report| report.backend.to_string())
+                .collect()
+        };
+        assert_eq!(told("same"), ["same"]);
+        assert_eq!(told("old"), ["new"], "it has another name now");
+        assert!(told("gone").is_empty());
+        // A server that is new under a name that another had has not been checked yet.
+        assert!(told("new").is_empty());
+        let status = |name: &str| former.judgements.of(&key(name)).map(|health| health.status);
+        assert_eq!([status("same"), status("old")], [Some(Judgement::Down); 2]);
+        assert_eq!([status("gone"), status("new")], [None; 2]);
+        let missed: Vec<&str> = former.missed.iter().map(|report| report.backend.as_str()).collect();
+        assert_eq!(missed, ["gone", "new"], "told again if they stay after all");
+    }
 
     #[tokio::test]
     async fn what_ends_after_it_was_given_up_is_no_step_of_the_next_change() {

@@ -147,7 +147,7 @@ impl Daemon {
     /// Checks have changed their mind about backends, or their words. All reports that have come are taken together: at a start
     /// there is one for each backend.
     pub(super) fn judged(&mut self, first: BackendHealth) {
-        let mut turns = Vec::from_iter(self.take_report(first));
+        let mut turns = self.take_report(first);
         for _ in 0..REPORTS_AT_ONCE {
             let Ok(next) = self.inbox.health.try_recv() else { break };
             turns.extend(self.take_report(next));
@@ -169,15 +169,24 @@ impl Daemon {
         self.publish();
     }
 
-    /// Notes a report; the turn that it tells of, if there is one.
-    fn take_report(&mut self, report: BackendHealth) -> Option<(BackendKey, Turn, String)> {
+    /// Notes a report; the turns that it tells of.
+    fn take_report(&mut self, report: BackendHealth) -> Vec<(BackendKey, Turn, String)> {
         if self.judge_departed(&report) {
-            return None;
+            return Vec::new();
         }
-        let BackendHealth { farm, backend, status, reason, since } = report;
+        let reports = match self.changing.former() {
+            Some(former) => former.take_report(report, clock::now()),
+            None => vec![report],
+        };
+        reports.into_iter().filter_map(|report| self.note(report)).collect()
+    }
+
+    fn note(&mut self, report: BackendHealth) -> Option<(BackendKey, Turn, String)> {
         // The configuration may have changed while the report was on its way.
-        let slow_start = self.find(&farm, &backend)?.0.slow_start;
-        let (key, health) = ((farm, backend), Health { status, reason: reason.clone(), since });
+        let slow_start = self.find(&report.farm, &report.backend)?.0.slow_start;
+        let key = (report.farm.clone(), report.backend.clone());
+        let health = Health::from(report);
+        let reason = health.reason.clone();
         let turn = self.judgements.note(key.clone(), health, slow_start, clock::now())?;
         Some((key, turn, reason))
     }

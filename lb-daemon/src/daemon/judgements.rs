@@ -8,6 +8,7 @@ use lb_core::health::Judgement;
 use lb_core::standing::{RAMP_FROM, Turn, ramp, turn};
 
 use super::BackendKey;
+use crate::checks::BackendHealth;
 
 /// What is known of a backend's health.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,12 @@ pub(super) struct Health {
     pub reason: String,
     /// Since when the status is what it is.
     pub since: SystemTime,
+}
+
+impl From<BackendHealth> for Health {
+    fn from(BackendHealth { status, reason, since, .. }: BackendHealth) -> Self {
+        Self { status, reason, since }
+    }
 }
 
 /// See the module.

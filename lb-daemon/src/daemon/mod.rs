@@ -216,7 +216,8 @@ impl Daemon {
         if freed {
             self.follow();
         }
-        if self.forget_departed() {
+        // A change that may still be refused has the checks go on as they are.
+        if self.changing.former().is_none() && self.forget_departed() {
             // The checks know all that were there.
             self.watch_backends(|_, _, _, _| Judgement::Starting);
         }
