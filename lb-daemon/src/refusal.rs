@@ -8,7 +8,7 @@ use lb_core::config::model::{BackendName, FarmName};
 
 use crate::config::{EditError, Format, LoadError, WriteError};
 
-/// Nothing was changed, or what had been changed was changed back.
+/// Nothing was changed, or what had been changed was changed back; only [`Failed::Unwritten`] is of a change that is in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("there is no farm '{farm}'; {}", instead("farms", .there))]
@@ -52,6 +52,8 @@ pub enum Conflict {
     NoChecks(FarmName),
     #[error("farm '{0}' has no backends")]
     NoBackends(FarmName),
+    #[error("too many changes wait for one that takes its time: try again")]
+    TooMany,
 }
 
 /// The kernel, or a file, did not do what it should.
@@ -67,6 +69,9 @@ pub enum Failed {
     NoAnswer { path: PathBuf, seconds: u64 },
     #[error("it came too late")]
     TooLate,
+    /// There is no way back: the new file may take the old one's place at any time.
+    #[error("the change is in force, but {} is not known to be written: the disk has not answered for {seconds} s", .path.display())]
+    Unwritten { path: PathBuf, seconds: u64 },
     #[error("it broke off; the log says more")]
     BrokeOff,
 }

@@ -11,9 +11,9 @@ use lb_core::state::{EventKind, EventLevel};
 
 use super::changing::{
     Answer, Applied, CUT_WITHIN, Change, DISK_WITHIN, Former, NETWORK_WITHIN, Ready, Request, Step, no_disk,
+    not_known_to_be_written,
 };
 use super::jobs::{Done, Loaded, Pass};
-use super::patch::Patch;
 use super::{Daemon, network};
 use crate::config::{self, Staged};
 use crate::handle::{Changes, Command, Format, Order, Refusal, Reply};
@@ -141,7 +141,15 @@ impl Daemon {
             return answer.give(Err(self.refused(refusal)));
         }
         let planned = self.consequences(&config);
-        let ready = Ready { new: Arc::new(config), text: text.into(), staged, planned, farm, answer };
+        let ready = Ready {
+            new: Arc::new(config),
+            text: text.into(),
+            staged,
+            planned,
+            farm,
+            unwritten: None,
+            answer,
+        };
         let next = network::wanted(&ready.new, self.dataplane.backend_addresses());
         let unknown = !self.surroundings.knows(&next.backends);
         let mut meanwhile = network::wanted(&self.config, next.backends);
@@ -170,35 +178,33 @@ impl Daemon {
         let gone = self.remember_vips(&config);
         let heirs = heirs(&config, &ready.new);
         let overrides = self.overrides.handed_on(&heirs, &ready.new);
+        let overrides = overrides.map(|next| std::mem::replace(&mut self.overrides, next));
         let judgements = self.hand_on_health(&heirs, &config);
         let former = Former { config, gone, overrides, heirs, judgements, missed: Vec::new() };
         if let Err(error) = self.reconcile() {
             let refusal = Failed::Kernel(format!("{error:#}")).into();
             return self.take_back(ready, former, refusal);
         }
-        if ready.staged.is_none() && former.overrides.is_none() {
+        let Some(staged) = ready.staged.take() else {
             return self.came_into_force(number, ready, former);
-        }
-        let (staged, overrides, pass) = (ready.staged.take(), former.overrides.clone(), Pass::default());
+        };
+        let pass = Pass::default();
         let mine = pass.clone();
         self.jobs.run(Done::Broke(number), move || {
             if !mine.take() {
                 return Done::Written(number, Err(Failed::TooLate.into()));
             }
-            let written = staged.map_or(Ok(()), Staged::commit).map_err(Refusal::from);
-            if written.is_ok()
-                && let Some(Err(error)) = overrides.map(|overrides| overrides.save())
-            {
-                tracing::warn!("{error:#}");
-            }
-            Done::Written(number, written)
+            Done::Written(number, staged.commit().map_err(Refusal::from))
         });
         self.changing.set(number, Step::Written { ready, former, pass }, DISK_WITHIN);
     }
 
     pub(super) fn was_written(&mut self, number: u64, result: Result<(), Refusal>) {
         let Some(Step::Written { ready, former, .. }) = self.step(number) else {
-            return;
+            // It was given up.
+            return if let Err(refusal) = result {
+                tracing::warn!("{refusal}")
+            };
         };
         match result {
             Ok(()) => self.came_into_force(number, ready, former),
@@ -209,6 +215,9 @@ impl Daemon {
     /// Goes back to the configuration before.
     fn take_back(&mut self, ready: Ready, former: Former, refusal: Refusal) {
         (self.config, self.judgements) = (former.config, former.judgements);
+        if let Some(overrides) = former.overrides {
+            self.overrides = overrides;
+        }
         self.keep_vips(&former.gone);
         self.follow();
         self.want();
@@ -220,10 +229,10 @@ impl Daemon {
 
     /// The configuration is the new one: everything else follows.
     fn came_into_force(&mut self, number: u64, ready: Ready, former: Former) {
-        let Ready { text, planned, farm, answer, .. } = ready;
+        let Ready { text, planned, farm, unwritten, answer, .. } = ready;
         (self.text, self.generation) = (text, self.generation + 1);
-        if let Some(overrides) = former.overrides.clone() {
-            self.overrides = overrides;
+        if former.overrides.is_some() {
+            self.keep_for(number);
         }
         self.remember_departed(&former.config, &former.judgements);
         for (to, from) in &former.heirs {
@@ -235,7 +244,7 @@ impl Daemon {
             daemon.held_before_change(&former, farm, backend, address)
         });
         let of = self.want();
-        let done = Applied { planned, gone: former.gone, farm, answer };
+        let done = Applied { planned, gone: former.gone, farm, unwritten, answer };
         if self.surroundings.tried() >= of {
             self.cut_vips(number, done);
         } else {
@@ -246,7 +255,7 @@ impl Daemon {
     /// Cuts the connections of VIPs that are gone: whoever asked for the change is answered when it has come to its end.
     fn cut_vips(&mut self, number: u64, done: Applied) {
         if done.gone.is_empty() {
-            return self.conclude(done);
+            return self.conclude(number, done);
         }
         let (reader, gone) = (self.dataplane.reader(), done.gone.clone());
         self.jobs.run(Done::Broke(number), move || {
@@ -258,17 +267,29 @@ impl Daemon {
 
     pub(super) fn vips_were_cut(&mut self, number: u64) {
         let Some(Step::Cut { done }) = self.step(number) else { return };
-        self.conclude(done);
+        self.conclude(number, done);
     }
 
-    fn conclude(&mut self, done: Applied) {
-        let Applied { planned, farm, answer, .. } = done;
+    /// What it has changed of what operators have set is to be saved before anybody relies on it.
+    pub(super) fn conclude(&mut self, number: u64, done: Applied) {
+        if self.is_keeping(number) {
+            self.changing.set(number, Step::Kept { done }, DISK_WITHIN);
+        } else {
+            self.end(done);
+        }
+    }
+
+    fn end(&mut self, done: Applied) {
+        let Applied { planned, farm, unwritten, answer, .. } = done;
         let message = match &planned.lines[..] {
             [] => format!("configuration {} applied: nothing new", self.generation),
             lines => format!("configuration {} applied: {}", self.generation, lines.join("; ")),
         };
         self.tell(EventLevel::Info, EventKind::ConfigApplied, None, None, message);
         self.publish();
+        if let Some(refusal) = unwritten {
+            return answer.give(Err(refusal));
+        }
         let version = match farm {
             Some(farm) => self.version_of(&farm),
             None => Some(Version::of(&*self.text)),
@@ -281,7 +302,11 @@ impl Daemon {
         let tried = self.surroundings.tried();
         let waited = |change: &mut Change| match change.step {
             Step::Resolved { of, .. } | Step::Placed { of, .. } => tried >= of,
-            Step::Read { .. } | Step::Written { .. } | Step::Cut { .. } | Step::Saved { .. } => false,
+            Step::Read { .. }
+            | Step::Written { .. }
+            | Step::Cut { .. }
+            | Step::Kept { .. }
+            | Step::Saved { .. } => false,
         };
         if let Some(Change { number, step, .. }) = self.changing.now.take_if(waited) {
             self.by = self.changing.by;
@@ -293,42 +318,12 @@ impl Daemon {
         match step {
             Step::Resolved { ready, .. } => self.bring_in(number, ready),
             Step::Placed { done, .. } => self.cut_vips(number, done),
-            Step::Read { .. } | Step::Written { .. } | Step::Cut { .. } | Step::Saved { .. } => {}
+            Step::Read { .. }
+            | Step::Written { .. }
+            | Step::Cut { .. }
+            | Step::Kept { .. }
+            | Step::Saved { .. } => {}
         }
-    }
-
-    /// Has what operators have set saved, before it comes into force.
-    pub(super) fn save(&mut self, number: u64, patch: Patch) {
-        if self.jobs.is_stuck() {
-            return patch.refuse(no_disk(self.overrides.path()));
-        }
-        let next = patch.next.clone();
-        self.jobs.run(Done::Broke(number), move || {
-            Done::Saved(number, next.save().map_err(|error| format!("{error:#}")))
-        });
-        self.changing.set(number, Step::Saved { patch }, DISK_WITHIN);
-    }
-
-    pub(super) fn was_saved(&mut self, number: u64, result: Result<(), String>) {
-        let Some(Step::Saved { patch }) = self.step(number) else {
-            // It was given up, and may have been written after what is in force.
-            return self.save_again();
-        };
-        match result {
-            Ok(()) => self.patched(patch),
-            Err(words) => patch.refuse(Failed::File(words).into()),
-        }
-    }
-
-    /// Has what is in force saved, for nobody who waits.
-    pub(super) fn save_again(&self) {
-        let overrides = self.overrides.clone();
-        self.jobs.run(Done::Nothing, move || {
-            if let Err(error) = overrides.save() {
-                tracing::warn!("{error:#}");
-            }
-            Done::Nothing
-        });
     }
 
     /// Whatever takes longer than it may is given up.
@@ -347,21 +342,26 @@ impl Daemon {
                 tracing::warn!("the network takes its time; the change goes on without it");
                 self.go_on_without_network(number, step);
             }
-            Step::Written { ready, former, pass } => {
+            Step::Written { mut ready, former, pass } => {
+                self.jobs.give_up();
                 if pass.take() {
-                    self.jobs.give_up();
                     let refusal = no_disk(&self.config_path);
                     return self.take_back(ready, former, refusal);
                 }
-                tracing::warn!("writing {} takes its time", self.config_path.display());
-                self.changing.set(number, Step::Written { ready, former, pass }, DISK_WITHIN);
+                // The new file may take the old one's place at any time: there is no way back.
+                ready.unwritten = Some(not_known_to_be_written(&self.config_path));
+                self.came_into_force(number, ready, former);
             }
             Step::Cut { done } => {
                 self.jobs.give_up();
-                self.conclude(done);
+                self.conclude(number, done);
+            }
+            Step::Kept { mut done } => {
+                done.unwritten.get_or_insert(not_known_to_be_written(self.overrides.path()));
+                self.end(done);
             }
             Step::Saved { patch } => {
-                self.jobs.give_up();
+                self.keep_in_force();
                 patch.refuse(no_disk(self.overrides.path()));
             }
         }
@@ -375,7 +375,7 @@ impl Daemon {
             Some(Step::Read { answer, .. }) => answer.give(Err(self.refused(broken()))),
             Some(Step::Written { ready, former, .. }) => self.take_back(ready, former, broken()),
             Some(Step::Saved { patch }) => patch.refuse(broken()),
-            Some(Step::Cut { done }) => self.conclude(done),
+            Some(Step::Cut { done } | Step::Kept { done }) => self.conclude(number, done),
             Some(step @ (Step::Resolved { .. } | Step::Placed { .. })) => {
                 self.go_on_without_network(number, step)
             }

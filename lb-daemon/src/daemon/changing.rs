@@ -26,8 +26,8 @@ pub const DISK_WITHIN: Duration = Duration::from_secs(5);
 pub const NETWORK_WITHIN: Duration = Duration::from_secs(3);
 /// Cutting looks at the whole tables.
 pub const CUT_WITHIN: Duration = Duration::from_secs(10);
-/// So many changes wait; more are left where they are.
-const WAITING_MAX: usize = 64;
+/// So many changes wait; more are refused, so that what is no change is still answered.
+const WAITING_MAX: usize = 128;
 
 /// A change as it is asked for.
 pub(super) enum Request {
@@ -49,6 +49,9 @@ impl Answer {
             // Whoever asked may have left.
             (Self::Api(reply), result) => drop(reply.send(result)),
             (Self::Log, Ok(_)) => {}
+            (Self::Log, Err(refusal @ Refusal::Failed(Failed::Unwritten { .. }))) => {
+                tracing::warn!("{refusal}")
+            }
             (Self::Log, Err(refusal)) => tracing::warn!("the configuration stays as it is: {refusal}"),
         }
     }
@@ -97,6 +100,10 @@ pub(super) enum Step {
     Cut {
         done: Applied,
     },
+    /// What a configuration has changed of what operators have set.
+    Kept {
+        done: Applied,
+    },
     Saved {
         patch: Patch,
     },
@@ -111,6 +118,8 @@ pub(super) struct Ready {
     pub planned: Changes,
     /// Whose change it is, if it is one farm's.
     pub farm: Option<FarmName>,
+    /// What is answered if it is not known to be written.
+    pub unwritten: Option<Refusal>,
     pub answer: Answer,
 }
 
@@ -118,7 +127,7 @@ pub(super) struct Ready {
 pub(super) struct Former {
     pub config: Arc<Config>,
     pub gone: Vec<IpAddr>,
-    /// What operators have set, if that changes.
+    /// What operators had set, if that changes.
     pub overrides: Option<Overrides>,
     /// Who of the new ones is who of the old ones.
     pub heirs: Heirs,
@@ -156,11 +165,12 @@ pub(super) struct Applied {
     pub planned: Changes,
     pub gone: Vec<IpAddr>,
     pub farm: Option<FarmName>,
+    pub unwritten: Option<Refusal>,
     pub answer: Answer,
 }
 
 impl Changing {
-    /// Whether another one can be taken in.
+    /// Whether another one may wait.
     pub fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX
     }
@@ -175,6 +185,14 @@ impl Changing {
         Some(change?.step)
     }
 
+    /// Takes the change of that number out, if it waits for what operators have set to be saved.
+    pub fn take_saved(&mut self, number: u64) -> Option<Step> {
+        let waits = |change: &mut Change| {
+            change.number == number && matches!(change.step, Step::Saved { .. } | Step::Kept { .. })
+        };
+        Some(self.now.take_if(waits)?.step)
+    }
+
     /// What comes back if the change under way is refused, while it is in the maps and not yet certain.
     pub fn former(&mut self) -> Option<&mut Former> {
         match &mut self.now.as_mut()?.step {
@@ -183,6 +201,7 @@ impl Changing {
             | Step::Resolved { .. }
             | Step::Placed { .. }
             | Step::Cut { .. }
+            | Step::Kept { .. }
             | Step::Saved { .. } => None,
         }
     }
@@ -190,6 +209,11 @@ impl Changing {
     pub fn set(&mut self, number: u64, step: Step, within: Duration) {
         self.now = Some(Change { number, step, until: clock::now() + within });
     }
+}
+
+/// The change is in force, and its file may hold it or not.
+pub(super) fn not_known_to_be_written(path: &Path) -> Refusal {
+    Failed::Unwritten { path: path.to_owned(), seconds: DISK_WITHIN.as_secs() }.into()
 }
 
 pub(super) fn no_disk(path: &Path) -> Refusal {

@@ -13,6 +13,10 @@ use crate::handle::{Changes, Command, Format, Order, Refusal, Reply};
 use crate::precondition::Version;
 use crate::refusal::Conflict;
 
+fn too_many() -> Refusal {
+    Conflict::TooMany.into()
+}
+
 impl Daemon {
     /// Carries a command out and answers it. Whoever asked may be gone by then; it was done all the same.
     pub(super) fn command(&mut self, order: Order) {
@@ -24,7 +28,15 @@ impl Daemon {
             Command::PatchBackend { .. }
             | Command::EditFarm { .. }
             | Command::Apply { .. }
-            | Command::Reload { .. } => self.requested(Request::Command(order)),
+            | Command::Reload { .. }
+                if self.changing.has_room() =>
+            {
+                self.requested(Request::Command(order))
+            }
+            Command::PatchBackend { reply, .. } => drop(reply.send(Err(too_many()))),
+            Command::EditFarm { reply, .. } | Command::Apply { reply, .. } | Command::Reload { reply } => {
+                drop(reply.send(Err(too_many())));
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod describe;
 mod health;
 mod jobs;
 mod judgements;
+mod keeping;
 mod network;
 mod passive;
 mod patch;
@@ -46,6 +47,7 @@ use changing::{Changing, Request};
 use dataplane::Dataplane;
 use jobs::{Done, Jobs};
 use judgements::Judgements;
+use keeping::Keeping;
 use network::Surroundings;
 pub use start::Start;
 use sweep::{Flood, Sweeping};
@@ -97,6 +99,7 @@ pub struct Daemon {
     runner: Runner,
     sweeping: Sweeping,
     changing: Changing,
+    keeping: Keeping,
     jobs: Jobs,
     tick_lateness: Histogram,
     /// The maps have been brought to the configuration once; if that fails, the start does.
@@ -173,7 +176,7 @@ impl Daemon {
             Some(report) = health.recv() => Event::Health(report),
             Some(done) = done.recv() => Event::Done(done),
             Some(news) = self.surroundings.next() => Event::Network(news),
-            Some(command) = commands.recv(), if self.changing.has_room() => Event::Command(command),
+            Some(command) = commands.recv() => Event::Command(command),
         }
     }
 

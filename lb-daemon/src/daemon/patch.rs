@@ -58,7 +58,7 @@ impl Daemon {
         if let Err(error) = self.reconcile() {
             self.overrides = old;
             self.follow();
-            self.save_again();
+            self.keep_in_force();
             return drop(reply.send(Err(Failed::Kernel(format!("{error:#}")).into())));
         }
         self.touched.insert((farm.clone(), name.clone()), clock::wall());

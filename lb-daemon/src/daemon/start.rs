@@ -13,6 +13,7 @@ use super::changing::Changing;
 use super::dataplane::Dataplane;
 use super::jobs::Jobs;
 use super::judgements::Judgements;
+use super::keeping::Keeping;
 use super::network::{self, Surroundings};
 use super::sweep::Sweeping;
 use super::{Daemon, Inbox, TICK, departed, passive};
@@ -108,6 +109,7 @@ impl Daemon {
             runner,
             sweeping: Sweeping::default(),
             changing: Changing::default(),
+            keeping: Keeping::default(),
             jobs,
             tick_lateness: Histogram::default(),
             running: false,
