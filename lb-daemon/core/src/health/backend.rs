@@ -25,6 +25,8 @@ pub(super) struct Tally {
     down: BTreeSet<(Instant, TargetId)>,
     /// By since when.
     unchecked: BTreeSet<(Instant, TargetId)>,
+    /// Up by what was held before: no probe has passed yet.
+    unproven: BTreeSet<TargetId>,
     /// How many targets are up or unchecked at each address.
     up_at: BTreeMap<IpAddr, usize>,
 }
@@ -37,7 +39,12 @@ impl Tally {
     pub fn add(&mut self, id: TargetId, target: &Target, machine: &Machine) {
         self.all.push(id);
         self.up_at.entry(target.address.ip()).or_default();
-        self.enter(id, target, machine.judgement(), machine.since());
+        self.enter(id, target, machine);
+    }
+
+    /// A target that is up has passed a probe.
+    pub fn prove(&mut self, id: TargetId) {
+        self.unproven.remove(&id);
     }
 
     /// A target's judgement was `before`, since then, and is what the machine says now.
@@ -49,7 +56,7 @@ impl Tally {
             Judgement::Down => {
                 self.down.remove(&(before.1, id));
             }
-            Judgement::Up => {}
+            Judgement::Up => self.prove(id),
             Judgement::Unchecked => {
                 self.unchecked.remove(&(before.1, id));
             }
@@ -59,10 +66,11 @@ impl Tally {
         {
             *up = up.saturating_sub(1);
         }
-        self.enter(id, target, machine.judgement(), machine.since());
+        self.enter(id, target, machine);
     }
 
-    fn enter(&mut self, id: TargetId, target: &Target, judgement: Judgement, since: Instant) {
+    fn enter(&mut self, id: TargetId, target: &Target, machine: &Machine) {
+        let (judgement, since) = (machine.judgement(), machine.since());
         match judgement {
             Judgement::Starting => {
                 self.starting.insert(id);
@@ -70,7 +78,10 @@ impl Tally {
             Judgement::Down => {
                 self.down.insert((since, id));
             }
-            Judgement::Up => {}
+            Judgement::Up if machine.is_confirmed() => {}
+            Judgement::Up => {
+                self.unproven.insert(id);
+            }
             Judgement::Unchecked => {
                 self.unchecked.insert((since, id));
             }
@@ -112,6 +123,10 @@ impl Tally {
         } else {
             let reason = match *self.all.as_slice() {
                 [only] => words(only),
+                // The same words until the last one has passed: each report costs.
+                _ if !self.unproven.is_empty() => {
+                    format!("not all {} checks have passed yet; it was up before", self.all.len())
+                }
                 _ => format!("all {} checks pass", self.all.len()),
             };
             (Judgement::Up, reason)

@@ -254,6 +254,8 @@ impl Board {
             slot.transitions += u64::from(turned && before.0 != Judgement::Starting);
             let backend = self.backends.get_mut(&key)?;
             backend.tally.turn(id, &slot.target, before, &slot.machine);
+        } else if slot.machine.is_confirmed() {
+            self.backends.get_mut(&key)?.tally.prove(id);
         }
         self.rejudge(key, now)
     }

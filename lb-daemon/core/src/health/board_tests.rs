@@ -217,6 +217,18 @@ fn another_port_leaves_a_backend_up_until_it_is_judged() {
 }
 
 #[test]
+fn a_check_that_is_added_counts_as_passed_when_it_has() {
+    let mut world = World::new();
+    world.set(&[target("a", "10.0.0.1:80")]);
+    world.run(INTERVAL, all_answer);
+    let more = Target { adopted: Judgement::Up, ..target("a", "10.0.0.1:443") };
+    world.set(&[target("a", "10.0.0.1:80"), more]);
+    assert_eq!(world.said, ["a up: not all 2 checks have passed yet; it was up before"]);
+    world.said.clear();
+    assert_eq!(world.run(Duration::ZERO, all_answer), ["a up: all 2 checks pass"]);
+}
+
+#[test]
 fn an_adopted_backend_stays_up_until_fall_failures() {
     let mut world = World::new();
     world.set(&[Target { adopted: Judgement::Up, ..target("a", "10.0.0.1:80") }]);
