@@ -7,6 +7,7 @@
 mod namespace;
 pub(crate) mod process;
 mod sandbox;
+mod starts;
 mod syscalls;
 
 use std::net::SocketAddr;

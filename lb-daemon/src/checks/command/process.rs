@@ -3,15 +3,15 @@
 //! The future of [`Job::run`] holds the lifeline: at the time-out, or when the future is dropped, the command and
 //! everything that it started is killed. A task of its own attends the process until it is reaped, whatever becomes of the
 //! future, so that there is never a zombie. Finding, forking and starting the program happens on a thread where it may
-//! block.
+//! block, in its turn ([`starts`]). A program that could not be started in time has not been tried.
 
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::sandbox::{Sandbox, confine};
-use super::syscalls;
+use super::{starts, syscalls};
 use crate::checks::Untried;
 use crate::clock;
 use crate::program::{find_program, find_user};
@@ -98,28 +98,45 @@ type Ended = Result<Option<ExitStatus>, Untried>;
 impl Job {
     /// Runs it. The error says why it could not be run at all.
     pub async fn run(self) -> Result<Run, Untried> {
+        let (timeout, grace, asked) = (self.timeout, self.grace, clock::now());
+        let late = Untried(format!(
+            "{}: could not be started in time: a disk or the directory of users does not answer, or the machine is too busy",
+            self.program()
+        ));
+        let turn = tokio::time::timeout(timeout, starts::turn(self.program())).await;
+        let Some(turn) = turn.ok().flatten() else { return Err(late) };
+
         let own_trouble = |error: io::Error| Untried(format!("{}: {error}", self.program()));
         let (sender, receiver) = pipe::pipe().map_err(own_trouble)?;
         let sender = sender.into_blocking_fd().map_err(own_trouble)?;
         let (lifeline, held) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| own_trouble(errno.into()))?;
 
-        let (timeout, grace, started) = (self.timeout, self.grace, clock::now());
         let output = Arc::new(Mutex::new(Output::default()));
-        let gathered = output.clone();
+        let begun = Arc::new(OnceLock::<Instant>::new());
+        let (gathered, begins) = (output.clone(), begun.clone());
         let (answer, mut ended) = oneshot::channel::<Ended>();
         let runtime = Handle::current();
-        tokio::task::spawn_blocking(move || match self.start(sender, lifeline) {
-            // Nobody waits for the answer once the future is dropped.
-            Ok(child) => drop(runtime.spawn(async move {
-                answer.send(Ok(attend(child, self.input, receiver, &gathered).await)).ok();
-            })),
-            Err(untried) => drop(answer.send(Err(untried))),
+        tokio::task::spawn_blocking(move || {
+            let started = self.start(sender, lifeline);
+            begins.get_or_init(clock::now);
+            drop(turn);
+            match started {
+                // Nobody waits for the answer once the future is dropped.
+                Ok(child) => drop(runtime.spawn(async move {
+                    answer.send(Ok(attend(child, self.input, receiver, &gathered).await)).ok();
+                })),
+                Err(untried) => drop(answer.send(Err(untried))),
+            }
         });
 
-        let in_time = tokio::time::timeout(timeout, &mut ended).await.ok();
+        let end = asked + timeout;
+        let in_time = tokio::time::timeout_at(end.into(), &mut ended).await.ok();
         drop(held);
         let killed = in_time.is_none();
+        if killed && begun.get().is_none() {
+            return Err(late);
+        }
         let answer = match in_time {
             Some(answer) => Some(answer),
             None => tokio::time::timeout(grace, ended).await.ok(),
@@ -129,7 +146,12 @@ impl Job {
             Some(Err(_)) => return Err(Untried("the daemon is stopping".to_owned())),
             None => None,
         };
-        let duration = clock::now().saturating_duration_since(started);
+        // That it had little of its time is not its fault, nor the backend's.
+        let had = begun.get().map_or(Duration::ZERO, |begun| end.saturating_duration_since(*begun));
+        if killed && had < timeout / 2 {
+            return Err(late);
+        }
+        let duration = clock::now().saturating_duration_since(asked);
         Ok(lock(&output).told(status, duration, killed))
     }
 

@@ -1,10 +1,13 @@
 //! What a command is told.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use lb_core::config::model::{BackendName, CommandCheck, CommandContract, Farm, FarmName, Ports};
 use lb_core::health::Outcome;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{Context, arguments, environment, fill_in, probe};
 use crate::clock;
@@ -128,4 +131,50 @@ fn the_vip_is_of_the_backends_family_and_port_where_there_is_one() {
             farm.vips
         );
     }
+}
+
+/// A disk that never answers: nobody serves this file system. When it goes, whoever waits for it is let go.
+struct DeadDisk {
+    at: tempfile::TempDir,
+    _device: File,
+}
+
+impl DeadDisk {
+    fn new() -> Self {
+        let at = tempfile::tempdir().unwrap();
+        let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        mount(Some("dead"), at.path(), Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        Self { at, _device: device }
+    }
+}
+
+impl Drop for DeadDisk {
+    fn drop(&mut self) {
+        umount2(self.at.path(), MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_dead_disk_blames_no_backend_and_keeps_no_other_program_from_being_run() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let threads = super::starts::OF_ONE_PROGRAM + 4;
+    let runtime = runtime.worker_threads(1).max_blocking_threads(threads).enable_all().build().unwrap();
+    // It goes before the runtime does, whose end waits for its threads.
+    let disk = DeadDisk::new();
+    let run = |program: &str, timeout| {
+        let check =
+            CommandCheck { command: vec![program.to_owned()], ..check(CommandContract::FarmGuardian) };
+        let context = Context { timeout, ..context(None) };
+        runtime.spawn(async move { probe(address(V4), &check, &context).await })
+    };
+    let script = disk.at.path().join("check");
+    let hang = |_| run(script.to_str().unwrap(), Duration::from_millis(300));
+    let hanging: Vec<_> = (0..2 * threads).map(hang).collect();
+    for one in hanging {
+        let told = runtime.block_on(one).unwrap();
+        assert!(told.as_ref().is_err_and(|untried| untried.0.contains("not be started in time")), "{told:?}");
+    }
+    let other = runtime.block_on(run("true", Duration::from_secs(20))).unwrap();
+    assert_eq!(other, Ok(Outcome::passed("exit status 0")));
 }
