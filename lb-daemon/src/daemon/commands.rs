@@ -5,7 +5,7 @@ use lb_core::config::model::Config;
 use lb_core::config::{changes, needs_restart};
 use lb_core::state::{ConnectionFilter, EventKind, EventLevel, News};
 
-use super::changing::Request;
+use super::changing::{DISK_WITHIN, Request, no_disk};
 use super::departed::stays;
 use super::jobs::{Done, InForce};
 use super::{Daemon, describe};
@@ -45,10 +45,8 @@ impl Daemon {
         match command {
             Command::DryRun { text, format, reply } => {
                 let in_force = self.in_force();
-                self.jobs.run(Done::Nothing, move || {
-                    let judged = in_force.judge(&text, format);
-                    Done::Judged(Box::new(judged), format, reply)
-                });
+                let patience = (DISK_WITHIN, no_disk(&self.config_path));
+                self.jobs.judge(patience, move || in_force.judge(&text, format), format, reply);
             }
             Command::Ping { reply } => drop(reply.send(Ok(()))),
             Command::Cut { filter, reply } => self.cut(filter, reply),

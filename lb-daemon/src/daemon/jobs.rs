@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lb_core::config::ConfigError;
 use lb_core::config::model::{Config, Farm};
@@ -15,6 +16,7 @@ use super::health::Down;
 use crate::config::{self, Staged};
 use crate::datapath::{Sweep, Sweeper};
 use crate::handle::{Changes, Format, Refusal, Reply};
+use crate::refusal::Failed;
 
 /// What a job has come to.
 pub(super) enum Done {
@@ -110,6 +112,37 @@ impl Jobs {
         });
     }
 
+    /// Has a text judged beside the loop for whoever waits at `reply`. If that takes too long, or too many jobs hang, he is
+    /// told `no_answer`.
+    pub fn judge(
+        &self,
+        (patience, no_answer): (Duration, Refusal),
+        work: impl FnOnce() -> Result<Config, Vec<ConfigError>> + Send + 'static,
+        format: Format,
+        reply: Reply<Changes>,
+    ) {
+        // Whoever asked may have left.
+        if self.is_stuck() {
+            return drop(reply.send(Err(no_answer)));
+        }
+        let (jobs, mut job) = (self.clone(), tokio::task::spawn_blocking(work));
+        tokio::spawn(async move {
+            match tokio::time::timeout(patience, &mut job).await {
+                Ok(Ok(judged)) => drop(jobs.done.send(Done::Judged(Box::new(judged), format, reply))),
+                Ok(Err(error)) => {
+                    tracing::error!("a task beside the loop broke off: {error}");
+                    reply.send(Err(Failed::BrokeOff.into())).ok();
+                }
+                Err(_) => {
+                    reply.send(Err(no_answer)).ok();
+                    jobs.give_up();
+                    job.await.ok();
+                    jobs.came_back();
+                }
+            }
+        });
+    }
+
     /// For jobs that tell more than once.
     pub fn done(&self) -> mpsc::UnboundedSender<Done> {
         self.done.clone()
@@ -154,6 +187,41 @@ mod tests {
         assert!(matches!(inbox.recv().await, Some(Done::Broke(7))));
         jobs.run(Done::Broke(8), || Done::VipsCut(8));
         assert!(matches!(inbox.recv().await, Some(Done::VipsCut(8))));
+    }
+
+    #[tokio::test]
+    async fn who_has_a_text_judged_is_answered_though_the_disk_hangs_and_few_threads_are_kept() {
+        let (jobs, mut inbox) = Jobs::new();
+        let mut frozen = Vec::new();
+        let no_answer = || Refusal::from(Failed::TooLate);
+        let ask = |work: Box<dyn FnOnce() + Send>| {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let judged = move || {
+                work();
+                Err(Vec::new())
+            };
+            jobs.judge((Duration::from_millis(50), no_answer()), judged, Format::Toml, reply);
+            tokio::time::timeout(Duration::from_secs(20), answer)
+        };
+        for _ in 0..STUCK_MAX {
+            let (hold, held) = std::sync::mpsc::channel::<()>();
+            frozen.push(hold);
+            let answer = ask(Box::new(move || {
+                held.recv().unwrap_err();
+            }));
+            assert_eq!(answer.await.unwrap().unwrap().unwrap_err(), no_answer());
+        }
+        while !jobs.is_stuck() {
+            tokio::task::yield_now().await;
+        }
+        let refused = ask(Box::new(|| panic!("it is not begun")));
+        assert_eq!(refused.await.unwrap().unwrap().unwrap_err(), no_answer());
+        drop(frozen);
+        while jobs.stuck.load(Ordering::Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        let _answer = ask(Box::new(|| {}));
+        assert!(matches!(inbox.recv().await, Some(Done::Judged(..))));
     }
 
     #[test]
