@@ -1,12 +1,14 @@
 //! How a check speaks TLS, and whom it trusts.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslOptions, SslVersion};
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::task::JoinHandle;
 
 use super::super::probe::Trouble;
 
@@ -14,6 +16,8 @@ use super::super::probe::Trouble;
 const SUITES: &str = "ALL:!aNULL:!eNULL:@SECLEVEL=0";
 /// `SSL_OP_LEGACY_SERVER_CONNECT`, openssl/ssl.h: servers that never learnt RFC 5746.
 const LEGACY_SERVER_CONNECT: u64 = 1 << 2;
+/// Reading what this host trusts takes some hundredths of a second, once. A check that waits longer is not the backend's failure.
+const ROOTS_WITHIN: Duration = Duration::from_secs(1);
 
 fn builder() -> Result<SslContextBuilder, ErrorStack> {
     let mut builder = SslContext::builder(SslMethod::tls_client())?;
@@ -43,8 +47,8 @@ pub fn trusting() -> Result<SslContext, Trouble> {
 pub async fn verifying() -> Result<SslContext, Trouble> {
     static CONTEXT: OnceCell<SslContext> = OnceCell::const_new();
     let make = || async {
-        let roots = tokio::task::spawn_blocking(host_roots).await;
-        let roots = roots.map_err(|error| Trouble::untried(error.to_string()))?;
+        static READING: Reading<Vec<X509>> = Reading::new();
+        let roots = READING.come_to_an_end(ROOTS_WITHIN, host_roots).await.map_err(Trouble::untried)?;
         if roots.is_empty() {
             let words = "this host trusts no certificate authority (package ca-certificates): nothing can be verified";
             return Err(Trouble::untried(words));
@@ -52,6 +56,29 @@ pub async fn verifying() -> Result<SslContext, Trouble> {
         trusting_in(roots).map_err(unfit)
     };
     CONTEXT.get_or_try_init(make).await.cloned()
+}
+
+/// What may hang is begun once: whoever gives up leaves it to the next one, and so one thread is kept by it, not one a probe.
+struct Reading<T>(Mutex<Option<JoinHandle<T>>>);
+
+impl<T: Send + 'static> Reading<T> {
+    const fn new() -> Self {
+        Self(Mutex::const_new(None))
+    }
+
+    /// What `read` comes to, if not later than `within`; else the next call waits for the same. Cancel-safe.
+    async fn come_to_an_end(
+        &self,
+        within: Duration,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let mut under_way = self.0.lock().await;
+        let job = under_way.get_or_insert_with(|| tokio::task::spawn_blocking(read));
+        let late = "this host's trusted certificates cannot be read in time: a disk hangs, or is very busy";
+        let read = tokio::time::timeout(within, job).await.map_err(|_| late.to_owned())?;
+        *under_way = None;
+        read.map_err(|error| error.to_string())
+    }
 }
 
 pub fn trusting_in(roots: Vec<X509>) -> Result<SslContext, ErrorStack> {
@@ -81,4 +108,26 @@ fn host_roots() -> Vec<X509> {
         "trusted certificates of this host read"
     );
     roots
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_keeps_one_thread_however_many_checks_give_up() {
+        let reading = Reading::new();
+        let (thaw, frozen) = mpsc::channel::<&str>();
+        let soon = Duration::from_millis(20);
+        let late = reading.come_to_an_end(soon, move || frozen.recv().unwrap()).await;
+        assert!(late.unwrap_err().contains("in time"));
+        // Given up by the check itself.
+        let abandoned = reading.come_to_an_end(Duration::from_secs(20), || "begun again");
+        tokio::time::timeout(soon, abandoned).await.unwrap_err();
+        thaw.send("the first").unwrap();
+        let read = reading.come_to_an_end(Duration::from_secs(20), || "begun again").await;
+        assert_eq!(read.unwrap(), "the first");
+    }
 }
