@@ -133,11 +133,11 @@ impl Rig {
         self.farms = farms.to_vec();
         let config = Config { daemon: daemon(), farms: farms.to_vec() };
         let desired = Desired::of(&config, |farm| {
-            let facts = farm.backends.iter().map(|backend| BackendFacts {
-                status: status(backend.name.as_str()),
-                weight: backend.weight,
-                ramp: 100,
-                failing: false,
+            let facts = farm.backends.iter().map(|backend| {
+                let status = status(backend.name.as_str());
+                // Its checks say that it is down, not the traffic.
+                let failing = status == BackendStatus::Down;
+                BackendFacts { status, weight: backend.weight, ramp: 100, failing }
             });
             facts.collect()
         });
