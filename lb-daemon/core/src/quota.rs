@@ -147,11 +147,12 @@ const CLASS_SHARE: Share = Share { part: 1, of: 8 };
 /// UDP, or one farm among several, may have all that a table is meant for. What remains of the lines is room for
 /// the others, if with fewer of them to choose from.
 const LARGE_SHARE: Share = Share { part: 1, of: 2 };
-/// Half-open connections of TCP of one farm, in lines of a table as large as the largest that is made without being asked for;
-/// in smaller ones as many less. A backend has 64,512 source ports for one VIP: a quarter of them half-open is a flood, or
-/// 160,000 new connections a second from 100 ms away.
+/// Half-open connections of TCP of one farm, in lines. A backend has 64,512 source ports for one VIP: a quarter of them half-open is
+/// a flood, or 160,000 new connections a second from 100 ms away.
 const HALF_OPEN_MAX: u64 = 2 * 16_384;
-const HALF_OPEN_SHARE: Share = Share { part: 1, of: 16 };
+/// Of a table that is small, this share of the lines, but not so few that what clients do all the time is taken for a flood.
+const HALF_OPEN_PART: u64 = 16;
+const HALF_OPEN_MIN: u64 = 2 * 1024;
 /// A measure ends when the share is below this part of the one that began it, so that it does not come and go with
 /// each slice.
 const ENDS_AT: Share = Share { part: 3, of: 4 };
@@ -225,12 +226,7 @@ impl Quota {
 
 /// The share of a table of so many lines that one farm's half-open connections may have.
 fn half_open_share(lines: u64) -> Share {
-    let share = HALF_OPEN_SHARE;
-    if lines * share.part > HALF_OPEN_MAX * share.of {
-        Share { part: HALF_OPEN_MAX, of: lines }
-    } else {
-        share
-    }
+    Share { part: (lines / HALF_OPEN_PART).clamp(HALF_OPEN_MIN, HALF_OPEN_MAX), of: lines }
 }
 
 /// What has been seen of a table.

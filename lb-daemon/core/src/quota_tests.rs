@@ -129,10 +129,13 @@ fn a_farm_that_was_full_is_so_until_it_has_three_quarters_of_its_share() {
 
 #[test]
 fn a_farm_with_many_half_open_connections_has_its_newcomers_asked() {
-    // Lines of a slice, half-open ones of farm 70 in it -> whether they are asked. A sixteenth, or 32,768 of all.
+    // Lines of a slice, half-open ones of farm 70 in it -> whether they are asked. A sixteenth, but no less than
+    // 2,048 and no more than 32,768 of all.
     for (lines, half_open, asked) in [
-        (800, 50, false),
-        (800, 51, true),
+        (800, 204, false),
+        (800, 205, true),
+        (6_553, 409, false),
+        (6_553, 410, true),
         (52_428, 3276, false),
         (52_428, 3277, true),
         (209_715, 3276, false),

@@ -23,11 +23,11 @@ fn farms() -> [Farm; 2] {
 const CLIENTS: [(&str, &str); 2] =
     [("198.51.100.7:40000", "192.0.2.10:80"), ("[2001:db8:7::7]:40000", "[2001:db8::10]:80")];
 
-/// A rig whose first farm is flooded in both families: an eighth of the lines of each table is of half-open connections.
+/// A rig whose first farm is flooded in both families: more than 1,024 connections of each table are half-open.
 fn flooded() -> Rig {
     let mut rig = Rig::new(4096);
     rig.configure(&farms(), |_| true);
-    for number in 0..1024u16 {
+    for number in 0..1100u16 {
         let v4 = SocketAddr::from((Ipv4Addr::from(0x6400_0000 | u32::from(number)), 1024));
         for (source, to) in
             [(v4, CLIENTS[0].1), (format!("[2001:db8:f::{number:x}]:1024").parse().unwrap(), CLIENTS[1].1)]
@@ -70,7 +70,7 @@ fn who_is_connected_and_who_wants_another_farm_is_not_asked() {
     old.syn_ack(&mut rig).and_then(|()| old.talks(&mut rig)).unwrap();
     let mut under_way = Tcp::syn(&mut rig, "198.51.100.8:40000", CLIENTS[0].1).unwrap();
     let flood = |rig: &mut Rig| {
-        for number in 0..1024u32 {
+        for number in 0..1100u32 {
             let source = SocketAddr::from((Ipv4Addr::from(0x6400_0000 | number), 1024));
             rig.run(&frame_between(source, CLIENTS[0].1.parse().unwrap(), segment(SYN, 1, 0), b""));
         }
