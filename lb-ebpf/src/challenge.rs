@@ -57,6 +57,10 @@ fn may_open((place, tag): (u32, u32), now: u32) -> bool {
 pub fn meet<F: Calls>(context: *mut xdp_md) -> u64 {
     let none = Verdict::NoConnection as u64;
     let Some(work) = Work::<F>::of(context) else { return none };
+    // Nobody collects answers by guesses while nobody is asked.
+    if work.control.policy[F::TABLE] & POLICY_CHALLENGE == 0 {
+        return none;
+    }
     let Some(tcp) = work.frame.view_at::<Tcp>(work.transport()) else { return none };
     let (now, secret) = (work.control.now, &work.control.challenge_seed);
     if !challenge::is_answer(tcp.sequence(), &work.read.homes, now, secret) {
