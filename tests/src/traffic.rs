@@ -147,15 +147,25 @@ impl LongLived {
         count: usize,
         every: Duration,
     ) -> Result<Self> {
+        Self::open_patiently(netns, target, sources, (count, every), Duration::from_secs(10))
+    }
+
+    /// The same of clients who give an answer up only after `patience`.
+    pub fn open_patiently(
+        netns: &Netns,
+        target: SocketAddr,
+        sources: &[IpAddr],
+        (count, every): (usize, Duration),
+        patience: Duration,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let exchanges = Arc::new(AtomicUsize::new(0));
-        let limit = Duration::from_secs(10);
         let threads = netns.enter(|| -> Result<Vec<_>> {
             let mut threads = Vec::new();
             for number in 0..count {
                 let source =
                     (!sources.is_empty()).then(|| SocketAddr::new(sources[number % sources.len()], 0));
-                let mut client = Client::connect(target, source, limit)?;
+                let mut client = Client::connect(target, source, patience)?;
                 let backend = client.get("/", true)?.name;
                 let (stop, exchanges) = (Arc::clone(&stop), Arc::clone(&exchanges));
                 threads.push(std::thread::spawn(move || keep(client, backend, every, &stop, &exchanges)));
