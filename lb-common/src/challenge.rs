@@ -2,7 +2,7 @@
 //!
 //! The SYN is answered by a SYN-ACK that acknowledges a number *before* the SYN's. A host that has sent the SYN answers
 //! with a reset that bears this number, goes on waiting, and repeats its SYN (RFC 9293, section 3.10.7.3); Linux does so at once,
-//! others after their time-out of a second. A forged address answers nothing that gets here. The low 16 bits of the number
+//! others after their time-out of a second. An address that nobody has answers nothing. The low 16 bits of the number
 //! are a code of the flow and the time under a secret, so that nothing is kept of the question: whoever resets with the right
 //! code has seen it. The number is at most 65,535 before the SYN's, since firewalls and translators in between take
 //! older ones for invalid (`MAXACKWINDOW` of Linux' connection tracking is 66,000).
