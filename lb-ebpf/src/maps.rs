@@ -37,7 +37,7 @@ static BACKEND_LABELS: Array<BackendLabel> = Array::pinned(abi::BACKENDS_MAX, 0)
 #[map]
 static COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::pinned(abi::BACKENDS_MAX, 0);
 #[map]
-static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::COUNT, 0);
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::pinned(Verdict::ROOM, 0);
 #[map]
 static CONTROL: Array<Control> = Array::pinned(1, BPF_F_MMAPABLE);
 #[map]
@@ -51,7 +51,7 @@ static PORTS: Array<u64> = Array::pinned(abi::PORT_SETS * PORT_WORDS, BPF_F_MMAP
 /// Words of a [`PortSet`].
 const PORT_WORDS: u32 = (size_of::<PortSet>() / 8) as u32;
 #[map]
-static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::COUNT, 0);
+static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::ROOM, 0);
 #[map]
 static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, 0);
 #[map]

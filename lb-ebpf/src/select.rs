@@ -1,7 +1,7 @@
 //! Who serves a new connection: the farm, and the backend by its Maglev table.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{Address as _, BackendEntry, FlowKey, NO_TABLE, TABLE_SIZE};
+use lb_common::abi::{Address as _, BackendEntry, FARM_REFUSES, FlowKey, MODE_NAT, NO_TABLE, TABLE_SIZE};
 use lb_common::hash;
 use lb_common::tcp;
 use lb_common::verdict::Verdict;
@@ -113,7 +113,7 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
         return Err(Verdict::BadTransportHeader);
     }
     if farm.table == NO_TABLE {
-        return Err(if farm.refuse != 0 { Verdict::Refused } else { Verdict::NoBackend });
+        return Err(if farm.flags & FARM_REFUSES != 0 { Verdict::Refused } else { Verdict::NoBackend });
     }
     let slot = hash::slot(hash::flow(key, work.control.flow_seed), TABLE_SIZE);
     let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
@@ -121,7 +121,7 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
     if F::hop(entry).ifindex == 0 {
         return Err(Verdict::NoNextHop);
     }
-    let nat = if farm.source_is_vip != 0 { SOURCE_IS_VIP } else { 0 };
+    let nat = if farm.mode == MODE_NAT { SOURCE_IS_VIP } else { 0 };
     Ok(u64::from(service.farm) | u64::from(service.vip) << 16 | u64::from(backend) << 32 | nat)
 }
 

@@ -12,15 +12,25 @@ pub const NO_TABLE: u32 = u32::MAX;
 pub struct FarmEntry {
     /// Its Maglev table, or [`NO_TABLE`].
     pub table: u32,
-    /// 1 in mode `nat`: packets to backends carry the VIP as source. 0 in mode `dnat`.
-    pub source_is_vip: u16,
-    /// 1: while nobody serves, clients are told so (a reset, an ICMP error). 0: they get no answer.
-    pub refuse: u16,
+    /// `MODE_*`: how its packets reach a backend.
+    pub mode: u8,
+    /// How a backend is chosen for a new connection; 0: by the flow's hash in the table.
+    pub scheduler: u8,
+    /// `FARM_*`.
+    pub flags: u16,
 }
+
+/// Packets to backends carry the client's address as source and the backend's as destination.
+pub const MODE_DNAT: u8 = 0;
+/// They carry the VIP as source and the backend's address as destination.
+pub const MODE_NAT: u8 = 1;
+
+/// While nobody serves, clients are told so (a reset, an ICMP error). Without it they get no answer.
+pub const FARM_REFUSES: u16 = 1;
 
 impl Default for FarmEntry {
     fn default() -> Self {
-        Self { table: NO_TABLE, source_is_vip: 0, refuse: 0 }
+        Self { table: NO_TABLE, mode: MODE_DNAT, scheduler: 0, flags: 0 }
     }
 }
 
@@ -35,7 +45,7 @@ pub struct MaglevTable {
 const _: () = assert!(size_of::<FarmEntry>() == 8 && size_of::<MaglevTable>() == 32768);
 
 #[cfg(feature = "user")]
-// SAFETY: a u32 and two u16, no padding.
+// SAFETY: a u32, two u8 and a u16, no padding.
 unsafe impl aya::Pod for FarmEntry {}
 #[cfg(feature = "user")]
 // SAFETY: u16 throughout.

@@ -13,7 +13,7 @@ pub use backend::{
     BackendCounters, BackendEntry, BackendLabel, Label, NextHop, TimeoutTicks,
 };
 pub use control::*;
-pub use farm::{FarmEntry, MaglevTable, NO_TABLE, TABLE_SIZE};
+pub use farm::{FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE};
 pub use service::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey, WILDCARD_PORT,
 };

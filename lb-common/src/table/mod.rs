@@ -46,7 +46,8 @@ pub enum Occurrence {
 }
 
 impl Occurrence {
-    pub const COUNT: u32 = 4;
+    /// How many counters there are: some for occurrences to come, so that the map of counters keeps its size.
+    pub const ROOM: u32 = 16;
 }
 
 /// Where a flow belongs. Aligned for a program's stack, which is written by words.

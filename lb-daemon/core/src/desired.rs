@@ -71,7 +71,7 @@ pub struct Desired {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredFarm {
     pub name: FarmName,
-    pub source_is_vip: bool,
+    pub mode: Mode,
     /// Clients are told when nobody serves.
     pub refuse: bool,
     pub timeouts: TimeoutTicks,
@@ -159,7 +159,7 @@ impl Desired {
             });
             DesiredFarm {
                 name: farm.name.clone(),
-                source_is_vip: farm.mode == Mode::Nat,
+                mode: farm.mode,
                 refuse: farm.when_all_down == WhenAllDown::Refuse,
                 timeouts: ticks(&farm.timeouts),
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),

@@ -34,6 +34,8 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use lb_common::abi::{self, map};
+use lb_common::table::Occurrence;
+use lb_common::verdict::Verdict;
 use lb_core::sizing;
 
 pub use attach::{AttachError, Attached};
@@ -107,6 +109,9 @@ impl Datapath {
         let adopted = upgrade_is_due || pins.join(map::FARMS).exists();
         std::fs::create_dir_all(&pins).with_context(|| format!("cannot create {}", pins.display()))?;
         let lines = Self::pinned_lines(dir)?.unwrap_or_else(|| sizing::lines(connections));
+        for (name, room) in [(map::VERDICTS, Verdict::ROOM), (map::OCCURRENCES, Occurrence::ROOM)] {
+            make_room(&pins.join(name), room)?;
+        }
         let mask = lines.wrapping_sub(1);
         let mut loader = EbpfLoader::new();
         // What nobody will read is not compiled into the program: the verifier removes it. Levels have the same numbers there.
@@ -197,6 +202,18 @@ impl Datapath {
 fn program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
     let program = ebpf.program_mut(abi::PROGRAM).context("the object has no XDP program")?;
     Ok(program.try_into()?)
+}
+
+/// Lets go of a pinned map of counters that has less room than this version needs: it is made anew, and counts from 0.
+fn make_room(pin: &Path, room: u32) -> anyhow::Result<()> {
+    if !pin.exists() {
+        return Ok(());
+    }
+    let map = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    if map.info()?.max_entries() < room {
+        std::fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+    }
+    Ok(())
 }
 
 /// Where the maps of this layout are pinned.

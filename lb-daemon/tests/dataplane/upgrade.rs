@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::{
-    ADDRESS_VIP, AddressFilter, BackendLabel, FarmEntry, FlowKey, Label, MaglevTable, map_ipv4,
+    ADDRESS_VIP, AddressFilter, BackendLabel, FARM_REFUSES, FarmEntry, FlowKey, Label, MODE_NAT, MaglevTable,
+    map_ipv4,
 };
 
 use crate::packet::*;
@@ -17,6 +18,7 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
+const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
 
 /// Makes a map and pins it under its name.
@@ -77,7 +79,7 @@ fn former_maps(dir: &Path) {
     service[..16].copy_from_slice(&map_ipv4(VIP));
     service[16..19].copy_from_slice(&[0, 80, 6]);
     insert(dir, "SERVICES", service, 3u32);
-    set(dir, "FARMS", 3, FarmEntry { table: 3, source_is_vip: 1, refuse: 1 });
+    set(dir, "FARMS", 3, FarmEntry { table: 3, mode: MODE_NAT, scheduler: 0, flags: FARM_REFUSES });
     let label = Label::new("web").unwrap();
     set(dir, "FARM_LABELS", 3, label);
     set(dir, "MAGLEV", 3, MaglevTable { slots: [3; 16381], reserved: [0; 3] });
@@ -185,4 +187,18 @@ fn an_upgrade_that_was_interrupted_begins_anew_or_is_finished() {
     upgrade.finish(&mut rig.datapath).unwrap();
     assert_eq!((pins(&dir), rig.connections()), (vec!["maps-v2".to_owned()], 2));
     assert!(rig.datapath.upgrade().unwrap().is_none(), "once is enough");
+}
+
+/// A version of the same layout that knew fewer verdicts made a smaller map for their counters.
+#[test]
+fn counters_of_verdicts_that_are_new_have_room() {
+    let dir = PathBuf::from(format!("/sys/fs/bpf/drover-test-{}-room", std::process::id()));
+    let maps = dir.join("maps-v2");
+    std::fs::create_dir_all(&maps).unwrap();
+    make(&maps, "VERDICTS", PERCPU_ARRAY, 4, 8, 3);
+    let mut rig = Rig::taking_over(dir);
+    let fresh = frame("198.51.100.10:40000", "192.0.2.10:80", tcp(SYN), b"");
+    assert_eq!(rig.verdict(&fresh), "not_for_vip");
+    let tagged = [&[0u8; 12][..], &[0x81, 0, 0, 1, 8, 0], &[0; 60]].concat();
+    assert_eq!(rig.verdict(&tagged), "tagged", "the fifth of them is counted");
 }

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
     BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX,
-    BackendEntry, BackendLabel, FARMS_MAX, FarmEntry, Label, MaglevTable, MappedAddress, NextHop,
-    SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    BackendEntry, BackendLabel, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_NAT, MaglevTable,
+    MappedAddress, NextHop, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
 use super::vips::Vips;
 use super::{DiffError, MapOp, Number, Observed, free};
-use crate::config::model::{Addresses, FarmName};
+use crate::config::model::{Addresses, FarmName, Mode};
 use crate::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 
 /// A plan in the making.
@@ -67,11 +67,11 @@ impl<'a> Plan<'a> {
                 admit(&mut filter, *vip);
             }
             // A farm that is `dnat` until this plan has changed it may get another such connection by then.
-            let was_dnat = farms.get(&label(farm)).is_some_and(|(_, entry)| entry.source_is_vip == 0);
+            let was_dnat = farms.get(&label(farm)).is_some_and(|(_, entry)| entry.mode == MODE_DNAT);
             for address in farm.backends.iter().flat_map(|backend| backend.address.iter()) {
                 *addresses.entry(mapped(address)).or_default() |= ADDRESS_BACKEND;
                 // Answers of these come with their own address as source and the client's as destination.
-                if was_dnat || !farm.source_is_vip {
+                if was_dnat || farm.mode == Mode::Dnat {
                     admit(&mut filter, mapped(address));
                 }
             }
@@ -209,8 +209,12 @@ impl<'a> Plan<'a> {
     /// A farm's entry and services.
     pub fn farm(&mut self, id: u16, farm: &DesiredFarm, table: u32) -> Result<(), DiffError> {
         let current = self.farms.get(&label(farm)).map(|farm| farm.1).unwrap_or_default();
-        let entry =
-            FarmEntry { table, source_is_vip: u16::from(farm.source_is_vip), refuse: u16::from(farm.refuse) };
+        let mode = match farm.mode {
+            Mode::Nat => MODE_NAT,
+            Mode::Dnat => MODE_DNAT,
+        };
+        let flags = if farm.refuse { FARM_REFUSES } else { 0 };
+        let entry = FarmEntry { table, mode, scheduler: 0, flags };
         if current != entry {
             self.ops.push(MapOp::Farm(id, entry));
             self.release(current, entry);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lb_common::abi::*;
-use lb_core::config::model::{Addresses, BackendName, FarmName, Timeouts};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Timeouts};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped, ticks};
 use lb_core::diff::{DiffError, MapOp, Number, Observed, Planner};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
         let vip = mapped([192, 0, high, low].into());
         DesiredFarm {
             name: FarmName::new(&format!("farm-{farm}")).unwrap(),
-            source_is_vip: true,
+            mode: Mode::Nat,
             refuse: true,
             timeouts: ticks(&Timeouts::default()),
             vips: vec![vip],
@@ -55,7 +55,7 @@ fn settle(world: &mut World, desired: &Desired, hops: &NextHops) -> Vec<MapOp> {
 #[test]
 fn a_daemon_may_die_before_any_operation() {
     let (mut first, mut hops) = uniform(3, 3);
-    first.farms[1].source_is_vip = false;
+    first.farms[1].mode = Mode::Dnat;
     let mut world = World::new();
     let ops = world.plan(&first, &hops);
     (0..=ops.len()).for_each(|at| assert_recovers(&world, &ops, at, &first, &hops));
@@ -156,12 +156,12 @@ fn a_backend_that_a_table_still_leads_to_keeps_its_number_whatever_its_entry_say
 #[test]
 fn answers_to_connections_of_a_farm_that_was_dnat_are_seen_until_they_end() {
     let (mut desired, hops) = uniform(1, 1);
-    desired.farms[0].source_is_vip = false;
+    desired.farms[0].mode = Mode::Dnat;
     let mut world = World::new();
     settle(&mut world, &desired, &hops);
     world.open(any_index(), any_index());
     assert_eq!(world.connections.len(), 1);
-    desired.farms[0].source_is_vip = true;
+    desired.farms[0].mode = Mode::Nat;
     settle(&mut world, &desired, &hops);
     let backend = addresses(&world.kernel.backend(0))[0];
     assert!(admits(&world.kernel.filter, backend));

@@ -46,7 +46,7 @@ impl Kernel {
     }
 
     pub fn farm(&self, id: u16) -> FarmEntry {
-        self.farms.get(&id).copied().unwrap_or(FarmEntry { table: 0, source_is_vip: 0, refuse: 0 })
+        self.farms.get(&id).copied().unwrap_or(FarmEntry { table: 0, ..FarmEntry::default() })
     }
 
     pub fn backend(&self, id: u16) -> BackendEntry {

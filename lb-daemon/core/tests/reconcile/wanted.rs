@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{NextHop, ServiceKey, TimeoutTicks};
-use lb_core::config::model::{Addresses, BackendName, FarmName};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Mode};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 use proptest::prelude::*;
 
@@ -201,7 +201,7 @@ impl Wanted {
         });
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
-            source_is_vip: !farm.dnat,
+            mode: if farm.dnat { Mode::Dnat } else { Mode::Nat },
             refuse: farm.dnat,
             timeouts: TimeoutTicks {
                 syn: farm.timeout,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::*;
+use lb_core::config::model::Mode;
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops};
 use lb_core::diff::{MapOp, Number, Observed, Planner};
 use lb_core::health::Judgement;
@@ -81,7 +82,7 @@ impl World {
             farm: (farm, self.kernel.farm_labels[&farm]),
             backend: (backend, self.kernel.backend_labels[&backend], server(&self.kernel.backend(backend))),
             vip: (number, vip),
-            dnat: entry.source_is_vip == 0,
+            dnat: entry.mode == MODE_DNAT,
         });
     }
 
@@ -133,7 +134,7 @@ impl World {
                 .map(|backend| self.assert_backend(farm, backend, hops, before))
                 .collect();
             let addresses = ids.iter().flat_map(|id| addresses(&self.kernel.backend(*id)));
-            addresses.filter(|_| !farm.source_is_vip).for_each(|address| admit(&mut least, address));
+            addresses.filter(|_| farm.mode == Mode::Dnat).for_each(|address| admit(&mut least, address));
             self.assert_farm(id, farm, &ids);
             listed.extend(ids);
         }
@@ -183,7 +184,7 @@ impl World {
 
     fn assert_farm(&self, id: u16, farm: &DesiredFarm, ids: &[u16]) {
         let entry = self.kernel.farm(id);
-        assert_eq!(entry.source_is_vip, u16::from(farm.source_is_vip));
+        assert_eq!(entry.mode == MODE_DNAT, farm.mode == Mode::Dnat);
         let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
         let members: Vec<Member<'_>> = farm
             .backends
