@@ -11,7 +11,7 @@ use std::time::Duration;
 use lb_core::config::keys::{self, CHECK_TYPES, Key, Schema, Takes};
 use lb_core::config::model::{Check, Farm};
 use lb_core::config::tree::{Key as Name, Node, Value};
-use lb_core::config::{ConfigError, duration_text, read};
+use lb_core::config::{ConfigError, changes, duration_text, read};
 
 fn node(value: Value) -> Node {
     Node { position: None, value }
@@ -146,6 +146,41 @@ fn a_default_that_is_written_out_changes_nothing() {
                 continue;
             }
             assert_eq!(with, without, "{place}.{}", key.name);
+        }
+    }
+}
+
+/// Values of a key, of which at least one is not its default.
+fn values(key: &Key) -> Vec<Value> {
+    match key.takes {
+        Takes::Boolean(_) => vec![Value::Bool(false), Value::Bool(true)],
+        Takes::Number { least, most, .. } => vec![Value::Integer(least), Value::Integer(most)],
+        Takes::Duration { least, .. } => {
+            vec![Value::String(duration_text(least)), Value::String("700h".to_owned())]
+        }
+        Takes::Word { words, .. } => words().into_iter().map(|word| Value::String(word.to_owned())).collect(),
+        Takes::Text { .. } | Takes::Other { .. } => vec![],
+    }
+}
+
+#[test]
+fn each_value_of_a_key_is_kept_and_a_change_of_it_is_told_by_its_name() {
+    for (schema, place) in TABLES {
+        for key in schema.keys.iter().filter(|key| key.name != "type") {
+            let read = |value| read(&file(schema, key, Some(node(value)))).unwrap();
+            let configs: Vec<_> = values(key).into_iter().map(read).collect();
+            for [before, after] in configs.array_windows() {
+                let told = changes(before, after);
+                assert_ne!(before, after, "{place}.{} is read, and lost", key.name);
+                // What some are told by.
+                let name = match key.name {
+                    "enabled" => "abled",
+                    "hold" | "at_most" => "eject",
+                    "timeout" if place.ends_with("on_change") => "on_change",
+                    name => name,
+                };
+                assert!(told.iter().any(|line| line.contains(name)), "{place}.{}: {told:?}", key.name);
+            }
         }
     }
 }

@@ -14,8 +14,8 @@ const TYPES: [(&str, &str, &Schema); 7] = [
     ("CheckSettings", "CheckKeys", &keys::CHECK),
 ];
 
-/// Adds to an OpenAPI description what each key means and takes: in the answers that spell a configuration out, and of the
-/// farm that is put.
+/// Adds to an OpenAPI description what each key means and takes: in the answers that spell a configuration out, where those
+/// that hold one plain value have no field of their own, and of the farm that is put.
 pub fn describe(openapi: &mut Value) {
     let Some(types) = openapi.pointer_mut("/components/schemas").and_then(Value::as_object_mut) else {
         return;
@@ -23,10 +23,23 @@ pub fn describe(openapi: &mut Value) {
     for (answer, _, schema) in TYPES {
         let properties =
             types.get_mut(answer).and_then(|it| it.get_mut("properties")).and_then(Value::as_object_mut);
-        for (name, property) in properties.into_iter().flatten() {
+        let Some(properties) = properties else { continue };
+        let plain = schema.keys.iter().filter(|key| key.place.is_some());
+        let plain: Vec<&str> =
+            plain.map(|key| key.name).filter(|name| !properties.contains_key(*name)).collect();
+        for name in &plain {
+            let kind = schema.key(name).and_then(|key| kinds(key).first());
+            properties.insert((*name).to_owned(), json!({"type": kind}));
+        }
+        for (name, property) in properties.iter_mut() {
             if let (Some(key), Some(property)) = (schema.key(name), property.as_object_mut()) {
                 property.extend(told(key, schema));
             }
+        }
+        if let Some(required) =
+            types.get_mut(answer).and_then(|it| it.get_mut("required")).and_then(Value::as_array_mut)
+        {
+            required.extend(plain.into_iter().map(Value::from));
         }
     }
     for (_, put, schema) in TYPES {
@@ -85,12 +98,7 @@ fn table(schema: &Schema) -> Value {
 
 fn property(key: &Key, schema: &Schema) -> Value {
     let mut property = told(key, schema);
-    let kinds: &[&str] = match key.takes {
-        Takes::Boolean(_) => &["boolean"],
-        Takes::Number { .. } => &["integer"],
-        Takes::Duration { .. } | Takes::Word { .. } | Takes::Text { .. } => &["string"],
-        Takes::Other { json, .. } => json,
-    };
+    let kinds = kinds(key);
     let below = TYPES.iter().find(|(_, _, below)| header(below) == (schema.title, key.name));
     match below {
         Some((_, name, _)) if kinds == ["object"] => {
@@ -114,6 +122,16 @@ fn property(key: &Key, schema: &Schema) -> Value {
         property.insert("default".to_owned(), default);
     }
     Value::Object(property)
+}
+
+/// The types of JSON that a key takes.
+fn kinds(key: &Key) -> &'static [&'static str] {
+    match key.takes {
+        Takes::Boolean(_) => &["boolean"],
+        Takes::Number { .. } => &["integer"],
+        Takes::Duration { .. } | Takes::Word { .. } | Takes::Text { .. } => &["string"],
+        Takes::Other { json, .. } => json,
+    }
 }
 
 /// In which table, and under which key, a table stands.

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use super::keys::plain::Model;
+use super::keys::{self, Schema};
 use super::model::{Addresses, Backend, Config, Daemon, Farm, Hook, Passive, Protocols, Word as _};
 use super::text::{duration_text, ports_text};
 
@@ -75,52 +77,21 @@ fn connections_text(connections: Option<u32>) -> String {
     connections.map_or_else(|| "by the machine's memory".to_owned(), |connections| connections.to_string())
 }
 
+/// What differs of the keys of a table that hold one plain value: key, before, after.
+fn plain_changes<M: Model>(schema: &'static Schema, old: &M, new: &M) -> Vec<(&'static str, String, String)> {
+    let rows = schema.fields::<M>().map(|(key, field)| (key.name, (field.get)(old), (field.get)(new)));
+    let differ = rows.filter(|(_, old, new)| old != new);
+    differ.map(|(name, old, new)| (name, old.to_string(), new.to_string())).collect()
+}
+
 fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
-    // Taken apart, so that a new field is not forgotten here.
-    let Farm {
-        name,
-        vips,
-        ports,
-        protocols,
-        mode,
-        scheduler,
-        timeouts,
-        enabled,
-        backends,
-        checks,
-        on_down,
-        when_all_down,
-        slow_start,
-        passive,
-        on_change,
-    } = new;
+    let Farm { name, enabled, backends, checks, .. } = new;
     let title = format!("farm '{name}'");
-    let mut differ = |what: &str, from: String, to: String| {
+    for (what, from, to) in farm_rows(old, new) {
         if from != to {
             lines.push(format!("{title}: {what} {from} -> {to}"));
         }
-    };
-    differ("vip", list(&old.vips), list(vips));
-    differ("ports", ports_text(&old.ports), ports_text(ports));
-    differ("protocol", protocols_text(old.protocols), protocols_text(*protocols));
-    differ("mode", old.mode.word().to_owned(), mode.word().to_owned());
-    differ("scheduler", old.scheduler.word().to_owned(), scheduler.word().to_owned());
-    for (what, from, to) in [
-        ("timeouts.syn", old.timeouts.syn, timeouts.syn),
-        ("timeouts.established", old.timeouts.established, timeouts.established),
-        ("timeouts.half_closed", old.timeouts.half_closed, timeouts.half_closed),
-        ("timeouts.fin", old.timeouts.fin, timeouts.fin),
-        ("timeouts.udp", old.timeouts.udp, timeouts.udp),
-    ] {
-        differ(what, duration_text(from), duration_text(to));
     }
-    differ("on_down", old.on_down.word().to_owned(), on_down.word().to_owned());
-    let (before, after) = (old.when_all_down.word(), when_all_down.word());
-    differ("when_all_down", before.to_owned(), after.to_owned());
-    differ("slow_start", duration_text(old.slow_start), duration_text(*slow_start));
-    differ("passive.suspect", old.passive.suspect.to_string(), passive.suspect.to_string());
-    differ("passive.eject", eject_text(&old.passive), eject_text(passive));
-    differ("on_change", hooks_text(&old.on_change), hooks_text(on_change));
     lines.extend(checks::check_changes(&old.checks, checks).iter().map(|line| format!("{title}: {line}")));
     if old.enabled != *enabled {
         lines.push(format!("{title}: {}", if *enabled { "enabled" } else { "disabled" }));
@@ -141,8 +112,37 @@ fn farm_changes(old: &Farm, new: &Farm, lines: &mut Vec<String>) {
     }
 }
 
+/// The keys of a farm that differ, in the table's order, and others beside them: key, before, after.
+fn farm_rows(old: &Farm, new: &Farm) -> Vec<(String, String, String)> {
+    let row = |what: &str, from: String, to: String| vec![(what.to_owned(), from, to)];
+    let plain = plain_changes(&keys::FARM, old, new);
+    let rows = keys::FARM.keys.iter().flat_map(|key| match key.name {
+        "vip" => row("vip", list(&old.vips), list(&new.vips)),
+        "ports" => row("ports", ports_text(&old.ports), ports_text(&new.ports)),
+        "protocol" => row("protocol", protocols_text(old.protocols), protocols_text(new.protocols)),
+        "timeouts" => below("timeouts", plain_changes(&keys::TIMEOUTS, &old.timeouts, &new.timeouts)),
+        "passive" => {
+            let mut rows = below("passive", plain_changes(&keys::PASSIVE, &old.passive, &new.passive));
+            rows.extend(row("passive.eject", eject_text(&old.passive), eject_text(&new.passive)));
+            rows
+        }
+        "on_change" => row("on_change", hooks_text(&old.on_change), hooks_text(&new.on_change)),
+        // Is said in a line of its own.
+        "enabled" => Vec::new(),
+        name => plain
+            .iter()
+            .find(|(key, ..)| *key == name)
+            .map_or_else(Vec::new, |(_, from, to)| row(name, from.clone(), to.clone())),
+    });
+    rows.collect()
+}
+
+fn below(table: &str, rows: Vec<(&str, String, String)>) -> Vec<(String, String, String)> {
+    rows.into_iter().map(|(key, from, to)| (format!("{table}.{key}"), from, to)).collect()
+}
+
 fn backend_changes(farm: &str, old: &Backend, new: &Backend, lines: &mut Vec<String>) {
-    let Backend { name, address, port, weight, priority } = new;
+    let Backend { name, address, port, .. } = new;
     let mut differ = |what: &str, from: String, to: String| {
         if from != to {
             lines.push(format!("{farm}: backend '{name}': {what} {from} -> {to}"));
@@ -150,8 +150,9 @@ fn backend_changes(farm: &str, old: &Backend, new: &Backend, lines: &mut Vec<Str
     };
     differ("address", addresses_text(&old.address), addresses_text(address));
     differ("port", port_text(old.port), port_text(*port));
-    differ("weight", old.weight.to_string(), weight.to_string());
-    differ("priority", old.priority.to_string(), priority.to_string());
+    for (key, from, to) in plain_changes(&keys::BACKEND, old, new) {
+        differ(key, from, to);
+    }
 }
 
 fn port_text(port: Option<u16>) -> String {

@@ -52,18 +52,17 @@ fn read_check(place: &Place<'_>, errors: &mut Errors) -> Option<CheckDraft> {
     // A short interval alone is no mistake: the defaults give way.
     let timeout = read_within(&table, "timeout", interval, errors);
     let fast_interval = read_within(&table, "fast_interval", interval, errors);
-    let (rise, fall) = (table.number("rise", errors), table.number("fall", errors));
+    let plain = table.plain::<Check>(errors);
     // What a type does not have is told already.
     let port = if word == Some("icmp") { Some(None) } else { table.number_if_any("port", errors) };
     let make = || {
-        Some(Check {
+        plain?.fill(Check {
             kind: kind.clone()?,
             interval: interval?,
             fast_interval: fast_interval?,
             timeout: timeout?,
-            rise: rise?,
-            fall: fall?,
             port: port?,
+            ..default
         })
     };
     let check = make();

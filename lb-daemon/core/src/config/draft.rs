@@ -8,9 +8,8 @@ use super::address::{Kind, PlacedAddress, read_addresses};
 use super::check::{CheckDraft, read_checks};
 use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
-use super::model::{
-    Addresses, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Scheduler, Timeouts,
-};
+use super::keys::plain::Values;
+use super::model::{Addresses, Backend, BackendName, Farm, FarmName, NAME_MAX, Protocols, Timeouts};
 use super::ports::{PlacedPorts, read_ports};
 use super::reaction::{Reaction, read_reaction};
 use super::tree::quoted;
@@ -33,10 +32,8 @@ pub struct FarmDraft {
 
 #[derive(Debug)]
 struct Rest {
-    mode: Mode,
-    scheduler: Scheduler,
+    plain: Values<Farm>,
     timeouts: Timeouts,
-    enabled: bool,
     reaction: Reaction,
 }
 
@@ -48,8 +45,7 @@ pub struct BackendDraft {
     pub addresses_whole: bool,
     /// `None` if it was refused; `Some(None)` if there is none.
     pub port: Option<Option<u16>>,
-    weight: Option<u16>,
-    priority: Option<u16>,
+    plain: Option<Values<Backend>>,
 }
 
 impl FarmDraft {
@@ -69,18 +65,15 @@ impl FarmDraft {
             Some(place) => read_protocols(&place, errors).map(|protocols| (protocols, place.spot)),
             None => Some((Protocols { tcp: true, udp: false }, table.spot.clone())),
         };
-        let (mode, scheduler) = (table.word("mode", errors), table.word("scheduler", errors));
+        let plain = table.plain(errors);
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
-        let enabled = table.boolean("enabled", errors);
         let reaction = read_reaction(&table, errors);
         let (backends, backends_whole) = read_backends(&table, errors);
         let (checks, checks_whole) = read_checks(&table, errors);
-        let rest = match (mode, scheduler, timeouts, enabled, reaction) {
-            (Some(mode), Some(scheduler), Some(timeouts), Some(enabled), Some(reaction))
-                if kind && backends_whole && checks_whole =>
-            {
-                Some(Rest { mode, scheduler, timeouts, enabled, reaction })
+        let rest = match (plain, timeouts, reaction) {
+            (Some(plain), Some(timeouts), Some(reaction)) if kind && backends_whole && checks_whole => {
+                Some(Rest { plain, timeouts, reaction })
             }
             _ => None,
         };
@@ -92,22 +85,16 @@ impl FarmDraft {
     pub fn finish(self) -> Option<Farm> {
         let rest = self.rest?;
         let (name, reaction) = (self.name?.0, rest.reaction);
-        Some(Farm {
+        rest.plain.fill(Farm {
             vips: self.vips.into_iter().map(|vip| vip.ip).collect(),
             ports: self.ports?.ports,
             protocols: self.protocols?.0,
-            mode: rest.mode,
-            scheduler: rest.scheduler,
             timeouts: rest.timeouts,
-            enabled: rest.enabled,
             backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
             checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
-            on_down: reaction.on_down,
-            when_all_down: reaction.when_all_down,
-            slow_start: reaction.slow_start,
             passive: reaction.passive,
             on_change: reaction.on_change,
-            name,
+            ..Farm::new(name)
         })
     }
 
@@ -131,7 +118,7 @@ impl BackendDraft {
         }
         let address = Addresses { v4, v6 };
         let (name, port) = (self.name?.0, self.port?);
-        Some(Backend { name, address, port, weight: self.weight?, priority: self.priority? })
+        self.plain?.fill(Backend { port, ..Backend::new(name, address) })
     }
 }
 
@@ -181,10 +168,7 @@ fn read_protocols(place: &Place<'_>, errors: &mut Errors) -> Option<Protocols> {
 
 fn read_timeouts(place: &Place<'_>, errors: &mut Errors) -> Option<Timeouts> {
     let table = Table::open(place, &keys::TIMEOUTS, errors)?;
-    let mut read = |key| table.duration(key, errors);
-    let (syn, established, half_closed) = (read("syn"), read("established"), read("half_closed"));
-    let (fin, udp) = (read("fin"), read("udp"));
-    Some(Timeouts { syn: syn?, established: established?, half_closed: half_closed?, fin: fin?, udp: udp? })
+    table.plain(errors)?.fill(Timeouts::default())
 }
 
 /// The backends, and whether they are all that the file names.
@@ -215,8 +199,8 @@ fn read_backend(place: &Place<'_>, errors: &mut Errors) -> Option<BackendDraft> 
             .and_then(|first| Some((BackendName::new(&first.ip.to_string())?, first.spot.clone()))),
     };
     let port = table.number_if_any("port", errors);
-    let (weight, priority) = (table.number("weight", errors), table.number("priority", errors));
-    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, weight, priority })
+    let plain = table.plain(errors);
+    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, plain })
 }
 
 fn read_backend_name(place: &Place<'_>, errors: &mut Errors) -> Option<(BackendName, Spot)> {

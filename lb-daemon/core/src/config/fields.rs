@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::{ConfigError, Position};
-use super::keys::{Schema, TITLED, Takes};
+use super::keys::plain::{Model, Plain, Values};
+use super::keys::{Key, Schema, TITLED, Takes};
 use super::model::Word;
 use super::text;
 use super::tree::{Node, Value, quoted};
@@ -307,6 +308,23 @@ impl<'a> Table<'a> {
         match self.get(name) {
             Some(place) => place.choice(&choices, later, errors),
             None => words.first().copied(),
+        }
+    }
+
+    /// The values of all plain keys, or their defaults; each one that is wrong is told.
+    pub fn plain<M: Model>(&self, errors: &mut Errors) -> Option<Values<M>> {
+        let read = self.schema.fields::<M>().map(|(key, field)| (field, self.plain_value(key, errors)));
+        let read: Vec<_> = read.collect();
+        read.into_iter().map(|(field, value)| Some((field, value?))).collect::<Option<_>>().map(Values)
+    }
+
+    fn plain_value(&self, key: &Key, errors: &mut Errors) -> Option<Plain> {
+        match key.takes {
+            Takes::Boolean(_) => self.boolean(key.name, errors).map(Plain::Boolean),
+            Takes::Number { .. } => self.number(key.name, errors).map(Plain::Number),
+            Takes::Duration { .. } => self.duration(key.name, errors).map(Plain::Duration),
+            Takes::Word { .. } => self.known_word(key.name, errors).map(Plain::Word),
+            Takes::Text { .. } | Takes::Other { .. } => None,
         }
     }
 

@@ -7,6 +7,7 @@
 mod check;
 mod daemon;
 mod farm;
+pub mod plain;
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Key {
     pub words: &'static str,
     /// The types of checks that have it; all of them if it is empty.
     pub of: &'static [&'static str],
+    /// Its field in the model, if it is a plain one.
+    pub place: Option<plain::Place>,
 }
 
 /// What a key takes, and its default.
@@ -106,7 +109,7 @@ impl Schema {
 
 impl Key {
     pub const fn new(name: &'static str, takes: Takes, words: &'static str) -> Self {
-        Self { name, takes, absent: None, words, of: &[] }
+        Self { name, takes, absent: None, words, of: &[], place: None }
     }
 
     pub const fn absent(self, words: &'static str) -> Self {

@@ -317,6 +317,13 @@ pub struct Backend {
     pub priority: u16,
 }
 
+impl Backend {
+    /// The defaults of the keys that may be left out.
+    pub fn new(name: BackendName, address: Addresses) -> Self {
+        Self { name, address, port: None, weight: 1, priority: 0 }
+    }
+}
+
 /// A backend's address in each family that the farm's VIPs have; at least one is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addresses {

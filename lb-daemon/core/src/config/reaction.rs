@@ -1,11 +1,8 @@
-//! What follows from a backend's health, as far as a farm says it: `on_down`, `when_all_down`, `slow_start`,
-//! `passive`, `on_change`.
-
-use std::time::Duration;
+//! What follows from a backend's health, as far as a farm says it in tables of their own: `passive`, `on_change`.
 
 use super::fields::{Errors, Place, Table};
 use super::keys;
-use super::model::{Eject, Hook, OnDown, Passive, USER, WhenAllDown};
+use super::model::{Eject, Hook, Passive, USER};
 use super::probe::{read_command, read_user};
 use super::tree::Value;
 
@@ -14,25 +11,14 @@ const HOOKS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub struct Reaction {
-    pub on_down: OnDown,
-    pub when_all_down: WhenAllDown,
-    pub slow_start: Duration,
     pub passive: Passive,
     pub on_change: Vec<Hook>,
 }
 
 pub fn read_reaction(table: &Table<'_>, errors: &mut Errors) -> Option<Reaction> {
-    let (on_down, when_all_down) = (table.word("on_down", errors), table.word("when_all_down", errors));
-    let slow_start = table.duration("slow_start", errors);
     let passive = table.get("passive").map_or(Some(Passive::default()), |place| read_passive(&place, errors));
     let on_change = table.get("on_change").map_or(Some(Vec::new()), |place| read_hooks(&place, errors));
-    Some(Reaction {
-        on_down: on_down?,
-        when_all_down: when_all_down?,
-        slow_start: slow_start?,
-        passive: passive?,
-        on_change: on_change?,
-    })
+    Some(Reaction { passive: passive?, on_change: on_change? })
 }
 
 fn read_passive(place: &Place<'_>, errors: &mut Errors) -> Option<Passive> {
@@ -42,7 +28,7 @@ fn read_passive(place: &Place<'_>, errors: &mut Errors) -> Option<Passive> {
         return None;
     }
     let table = Table::open(place, &keys::PASSIVE, errors)?;
-    let (suspect, eject) = (table.boolean("suspect", errors), table.boolean("eject", errors));
+    let (plain, eject) = (table.plain(errors), table.boolean("eject", errors));
     let (hold, at_most) = (table.duration("hold", errors), table.number("at_most", errors));
     let eject = match eject? {
         true => Some(Eject { hold: hold?, at_most: at_most? }),
@@ -59,7 +45,7 @@ fn read_passive(place: &Place<'_>, errors: &mut Errors) -> Option<Passive> {
             superfluous.is_empty().then_some(None)?
         }
     };
-    Some(Passive { suspect: suspect?, eject })
+    plain?.fill(Passive { eject, ..Passive::default() })
 }
 
 /// One command as a list of its words, or tables that say more.

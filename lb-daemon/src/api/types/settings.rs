@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+use lb_core::config::keys::plain::{Model, Plain};
+use lb_core::config::keys::{self, Schema};
 use lb_core::config::model::{self, Config, Ports, Word as _};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 mod check;
@@ -64,13 +66,11 @@ pub struct FarmSettings {
     #[schema(example = json!([443, "587-588"]))]
     pub ports: Value,
     pub protocol: Vec<String>,
-    pub mode: String,
-    pub scheduler: String,
+    /// The keys that hold one plain value, by their table.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub plain: Map<String, Value>,
     pub timeouts: TimeoutSettings,
-    pub enabled: bool,
-    pub on_down: String,
-    pub when_all_down: String,
-    pub slow_start: String,
     pub passive: PassiveSettings,
     pub on_change: Vec<HookSettings>,
     pub backend: Vec<BackendSettings>,
@@ -84,19 +84,25 @@ impl From<&model::Farm> for FarmSettings {
             vip: of.vips.iter().map(ToString::to_string).collect(),
             ports: ports(&of.ports),
             protocol: protocols(of.protocols),
-            mode: of.mode.word().to_owned(),
-            scheduler: of.scheduler.word().to_owned(),
+            plain: plain(&keys::FARM, of),
             timeouts: (&of.timeouts).into(),
-            enabled: of.enabled,
-            on_down: of.on_down.word().to_owned(),
-            when_all_down: of.when_all_down.word().to_owned(),
-            slow_start: duration(of.slow_start),
             passive: (&of.passive).into(),
             on_change: of.on_change.iter().map(Into::into).collect(),
             backend: of.backends.iter().map(Into::into).collect(),
             check: of.checks.iter().map(Into::into).collect(),
         }
     }
+}
+
+/// The keys of a table that hold one plain value.
+fn plain<M: Model>(schema: &'static Schema, of: &M) -> Map<String, Value> {
+    let value = |value| match value {
+        Plain::Boolean(value) => Value::from(value),
+        Plain::Number(value) => Value::from(value),
+        Plain::Duration(value) => Value::from(duration(value)),
+        Plain::Word(value) => Value::from(value),
+    };
+    schema.fields::<M>().map(|(key, field)| (key.name.to_owned(), value((field.get)(of)))).collect()
 }
 
 pub(super) fn ports(of: &Ports) -> Value {
@@ -143,15 +149,16 @@ impl From<&model::Timeouts> for TimeoutSettings {
 }
 
 /// A `[[farm.backend]]` table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BackendSettings {
     pub name: String,
     pub address: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    pub weight: u16,
-    #[serde(default)]
-    pub priority: u16,
+    /// The keys that hold one plain value, by their table.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub plain: Map<String, Value>,
 }
 
 impl From<&model::Backend> for BackendSettings {
@@ -160,8 +167,7 @@ impl From<&model::Backend> for BackendSettings {
             name: of.name.to_string(),
             address: of.address.iter().map(|ip| ip.to_string()).collect(),
             port: of.port,
-            weight: of.weight,
-            priority: of.priority,
+            plain: plain(&keys::BACKEND, of),
         }
     }
 }

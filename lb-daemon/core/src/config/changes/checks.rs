@@ -1,6 +1,7 @@
 //! What differs between the checks of a farm, key by key as the file has them.
 
 use super::{duration_text, list};
+use crate::config::keys;
 use crate::config::model::{BodyMatch, Check, CheckKind, CommandCheck, HttpCheck, Tls, Word as _};
 use crate::config::text::range_text;
 
@@ -38,16 +39,15 @@ fn check_text(check: &Check) -> String {
 type Row = (&'static str, String);
 
 fn rows(check: &Check) -> Vec<Row> {
-    // Taken apart, here and below, so that a new field is not forgotten.
-    let Check { kind, interval, fast_interval, timeout, rise, fall, port } = check;
+    // Plain keys are said by their rows in the table.
+    let Check { kind, interval, fast_interval, timeout, port, .. } = check;
     let mut rows = vec![
         ("interval", duration_text(*interval)),
         ("fast_interval", duration_text(*fast_interval)),
         ("timeout", duration_text(*timeout)),
-        ("rise", rise.to_string()),
-        ("fall", fall.to_string()),
-        ("port", port.map_or_else(|| "the farm's or backend's".to_owned(), |port| port.to_string())),
     ];
+    rows.extend(keys::CHECK.fields::<Check>().map(|(key, field)| (key.name, (field.get)(check).to_string())));
+    rows.push(("port", port.map_or_else(|| "the farm's or backend's".to_owned(), |port| port.to_string())));
     match kind {
         CheckKind::Tcp | CheckKind::Icmp => {}
         CheckKind::Http(http) => http_rows(http, &mut rows),

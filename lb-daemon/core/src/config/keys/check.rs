@@ -1,5 +1,6 @@
 //! `[[farm.check]]`: the keys of all types, and those of some.
 
+use super::plain::{Place, field};
 use super::{Key, Schema, Takes, duration, list, number, text, word};
 use crate::config::model::{CommandContract, USER};
 
@@ -43,8 +44,8 @@ pub static CHECK: Schema = Schema {
             "From one probe to the next while a backend is between up and down. At most `interval`.",
         )
         .absent("`\"1s\"`, or `interval` if that is shorter"),
-        Key::new("rise", number(1, 1000, Some(2)), "So many passes in a row bring a backend up."),
-        Key::new("fall", number(1, 1000, Some(3)), "So many failures in a row take it out."),
+        Key::new("rise", number(1, 1000, Some(2)), "So many passes in a row bring a backend up.").plain(Place::Check(field!(rise))),
+        Key::new("fall", number(1, 1000, Some(3)), "So many failures in a row take it out.").plain(Place::Check(field!(fall))),
         Key::new(
             "port",
             number(1, 65_535, None),

@@ -1,5 +1,6 @@
 //! `[[farm]]` and the tables in it, but for its checks.
 
+use super::plain::{Place, field};
 use super::{Key, Schema, Takes, duration, list, number, text, word};
 use crate::config::model::{Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
 
@@ -38,33 +39,33 @@ pub static FARM: Schema = Schema {
             word::<Mode>(&["dsr", "ipip", "gue"]),
             "`\"nat\"`: source and destination are rewritten, and nothing is needed of the backends. `\"dnat\"`: the \
              destination only, so that backends see their clients; they must route back through the balancer.",
-        ),
+        ).plain(Place::Farm(field!(mode))),
         Key::new(
             "scheduler",
             word::<Scheduler>(&["weighted-round-robin", "least-connections", "source-hash"]),
             "The only one so far, `\"maglev\"`: addresses and ports of client and VIP choose the backend, and a change of \
              the backends moves as few as possible.",
-        ),
+        ).plain(Place::Farm(field!(scheduler))),
         Key::new("timeouts", TABLE, "How long a connection may be idle.").absent("see below"),
-        Key::new("enabled", Takes::Boolean(true), "A farm that is not enabled takes no traffic."),
+        Key::new("enabled", Takes::Boolean(true), "A farm that is not enabled takes no traffic.").plain(Place::Farm(field!(enabled))),
         Key::new(
             "on_down",
             word::<OnDown>(&[]),
             "What happens to a backend's connections when it goes down. `\"cut\"`: they are ended, so that clients connect \
              anew. `\"keep\"`: those of TCP are left to end by themselves; a client that sends another SYN on one opens \
              anew. A sender of datagrams is led to another backend in any case.",
-        ),
+        ).plain(Place::Farm(field!(on_down))),
         Key::new(
             "when_all_down",
             word::<WhenAllDown>(&[]),
             "What a client meets when no backend is healthy. `\"refuse\"`: it is refused at once. `\"try-all\"`: it is sent \
              to any backend, in the hope that the checks are wrong.",
-        ),
+        ).plain(Place::Farm(field!(when_all_down))),
         Key::new(
             "slow_start",
             duration(0, 0),
             "Over how long a backend that has recovered gets back its full weight. `\"0s\"`: at once.",
-        ),
+        ).plain(Place::Farm(field!(slow_start))),
         Key::new("passive", TABLE, "What the traffic itself says of the backends.").absent("see below"),
         Key::new(
             "on_change",
@@ -93,20 +94,20 @@ pub static FARM: Schema = Schema {
 pub static TIMEOUTS: Schema = Schema {
     title: "timeouts",
     keys: &[
-        Key::new("syn", duration(1, 10_000), "is opening (TCP): the handshake is not complete"),
-        Key::new("established", duration(1, 7_440_000), "is established (TCP)"),
+        Key::new("syn", duration(1, 10_000), "is opening (TCP): the handshake is not complete").plain(Place::Timeouts(field!(syn))),
+        Key::new("established", duration(1, 7_440_000), "is established (TCP)").plain(Place::Timeouts(field!(established))),
         Key::new(
             "half_closed",
             duration(1, 240_000),
             "has been ended by one of its sides, and the other may go on; or had a reset that may be genuine, until its next \
              packet (TCP)",
-        ),
+        ).plain(Place::Timeouts(field!(half_closed))),
         Key::new(
             "fin",
             duration(1, 10_000),
             "is closed: by both sides, by a reset that is believed, or cut (TCP)",
-        ),
-        Key::new("udp", duration(1, 120_000), "is UDP"),
+        ).plain(Place::Timeouts(field!(fin))),
+        Key::new("udp", duration(1, 120_000), "is UDP").plain(Place::Timeouts(field!(udp))),
     ],
     later: &[],
     elsewhere: &[],
@@ -120,7 +121,7 @@ pub static PASSIVE: Schema = Schema {
             Takes::Boolean(true),
             "A backend that leaves connections unanswered, resets them while they open, or accepts them and says nothing, is \
              checked at once and not at its next turn.",
-        ),
+        ).plain(Place::Passive(field!(suspect))),
         Key::new(
             "eject",
             Takes::Boolean(false),
@@ -175,12 +176,12 @@ pub static BACKEND: Schema = Schema {
             "weight",
             number(0, WEIGHT_MAX as i64, Some(1)),
             "Its share of new connections, beside the other backends' weights; 0 takes none.",
-        ),
+        ).plain(Place::Backend(field!(weight))),
         Key::new(
             "priority",
             number(0, u16::MAX as i64, Some(0)),
             "The backends with the lowest number among the healthy ones are used; those of higher numbers stand by.",
-        ),
+        ).plain(Place::Backend(field!(priority))),
     ],
     later: &[("limits", "remove it; the backend takes as many connections as it is given")],
     elsewhere: &[],
