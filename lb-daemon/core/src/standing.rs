@@ -1,5 +1,5 @@
-//! What a backend is, by all that is known of it: what an operator has set goes before what the traffic says, and that before
-//! what its checks say. And what a new judgement makes of the one before.
+//! What a backend is, by all that is known of it: what an operator has set goes before what the traffic says, that before
+//! whether there is a way to it, and that before what its checks say. And what a new judgement makes of the one before.
 
 use std::time::Duration;
 
@@ -10,6 +10,28 @@ use crate::state::{AdminState, BackendStatus};
 pub const RAMP_FROM: u8 = 10;
 /// A slow start goes in steps of so many percent.
 const RAMP_STEP: u8 = 10;
+
+/// Whether packets for a backend have somewhere to go, and why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach<'a> {
+    Whole,
+    /// Those for one of its addresses do, those for another are dropped.
+    Partly(&'a str),
+    /// Its next hop has been asked for and nobody has answered yet.
+    Sought(&'a str),
+    None(&'a str),
+}
+
+/// What the reason of a status is about: since when it holds is known there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// The last judgement.
+    Judgement,
+    /// The way to it.
+    Reach,
+    /// What somebody has set.
+    Setting,
+}
 
 /// All that is known of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,40 +44,80 @@ pub struct Known<'a> {
     pub checked: bool,
     /// What those hold of it, and why.
     pub held: Option<(Judgement, &'a str)>,
+    pub reach: Reach<'a>,
 }
 
 impl Known<'_> {
     /// Its status, not yet compared with those of the other backends.
     pub fn status(&self) -> BackendStatus {
-        match (self.admin, self.ejected, self.checked, self.held) {
-            (AdminState::Drain, ..) => BackendStatus::Draining,
-            (AdminState::Maintenance, ..) => BackendStatus::Maintenance,
-            (AdminState::Up, Some(_), ..) => BackendStatus::Down,
-            (AdminState::Up, None, false, _) => BackendStatus::Unchecked,
-            (AdminState::Up, None, true, None) => BackendStatus::Starting,
-            (AdminState::Up, None, true, Some((held, _))) => match held {
-                Judgement::Starting => BackendStatus::Starting,
-                Judgement::Up => BackendStatus::Up,
-                Judgement::Down => BackendStatus::Down,
-                Judgement::Unchecked => BackendStatus::Unchecked,
+        match (self.admin, self.ejected) {
+            (AdminState::Drain, _) => BackendStatus::Draining,
+            (AdminState::Maintenance, _) => BackendStatus::Maintenance,
+            (AdminState::Up, Some(_)) => BackendStatus::Down,
+            (AdminState::Up, None) => match (self.judged(), self.unreached()) {
+                (judged, None) => judged,
+                // Where some addresses are served and some are not, no check has judged the others.
+                (_, Some(Reach::Whole | Reach::Partly(_))) => BackendStatus::Unchecked,
+                (_, Some(Reach::Sought(_))) => BackendStatus::Starting,
+                (_, Some(Reach::None(_))) => BackendStatus::Down,
             },
         }
     }
 
-    /// Why `status` is what it is (it may be standing by, which the others decide); and whether that has been so since its last
-    /// judgement, or else since somebody set it.
-    pub fn reason(&self, status: BackendStatus) -> (String, bool) {
+    /// Whether it would serve if there were a way to it. Where there is one, it does.
+    pub fn lacks_only_a_way(&self) -> bool {
+        self.admin == AdminState::Up
+            && self.ejected.is_none()
+            && matches!(self.unreached(), Some(Reach::None(_)))
+    }
+
+    /// What its checks say.
+    fn judged(&self) -> BackendStatus {
+        match (self.checked, self.held) {
+            (false, _) => BackendStatus::Unchecked,
+            (true, None | Some((Judgement::Starting, _))) => BackendStatus::Starting,
+            (true, Some((Judgement::Up, _))) => BackendStatus::Up,
+            (true, Some((Judgement::Down, _))) => BackendStatus::Down,
+            (true, Some((Judgement::Unchecked, _))) => BackendStatus::Unchecked,
+        }
+    }
+
+    /// What is missing of the way to one that would serve.
+    fn unreached(&self) -> Option<Reach<'_>> {
+        let lacks = self.farm_enabled && self.judged().serves() && self.reach != Reach::Whole;
+        lacks.then_some(self.reach)
+    }
+
+    /// Why `status` is what it is (it may be standing by, which the others decide).
+    pub fn reason(&self, status: BackendStatus) -> (String, Ground) {
         let checks = self.held.map_or("not checked yet", |(_, reason)| reason);
-        match status {
-            BackendStatus::Draining => (format!("drained by an operator; {checks}"), false),
-            BackendStatus::Maintenance => (format!("put into maintenance by an operator; {checks}"), false),
-            BackendStatus::Unchecked if !self.checked => ("the farm has no checks".to_owned(), false),
-            BackendStatus::Starting if !self.farm_enabled => ("the farm is disabled".to_owned(), false),
-            BackendStatus::Up
-            | BackendStatus::Down
-            | BackendStatus::Starting
-            | BackendStatus::Standby
-            | BackendStatus::Unchecked => (self.ejected.unwrap_or(checks).to_owned(), true),
+        match (status, self.ejected, self.unreached()) {
+            (BackendStatus::Draining, ..) => (format!("drained by an operator; {checks}"), Ground::Setting),
+            (BackendStatus::Maintenance, ..) => {
+                (format!("put into maintenance by an operator; {checks}"), Ground::Setting)
+            }
+            (_, Some(ejected), _) => (ejected.to_owned(), Ground::Judgement),
+            (_, None, Some(Reach::Sought(why) | Reach::None(why))) => {
+                (format!("it cannot be reached: {why}"), Ground::Reach)
+            }
+            (_, None, Some(Reach::Partly(why))) => {
+                (format!("one of its addresses cannot be reached: {why}"), Ground::Reach)
+            }
+            (BackendStatus::Unchecked, None, _) if !self.checked => {
+                ("the farm has no checks".to_owned(), Ground::Setting)
+            }
+            (BackendStatus::Starting, None, _) if !self.farm_enabled => {
+                ("the farm is disabled".to_owned(), Ground::Setting)
+            }
+            (
+                BackendStatus::Up
+                | BackendStatus::Down
+                | BackendStatus::Starting
+                | BackendStatus::Standby
+                | BackendStatus::Unchecked,
+                None,
+                Some(Reach::Whole) | None,
+            ) => (checks.to_owned(), Ground::Judgement),
         }
     }
 }
@@ -100,8 +162,14 @@ pub fn ramp(since: Duration, over: Duration, percent: u8) -> u8 {
 mod tests {
     use super::*;
 
-    const NOTHING: Known<'_> =
-        Known { admin: AdminState::Up, ejected: None, farm_enabled: true, checked: true, held: None };
+    const NOTHING: Known<'_> = Known {
+        admin: AdminState::Up,
+        ejected: None,
+        farm_enabled: true,
+        checked: true,
+        held: None,
+        reach: Reach::Whole,
+    };
 
     #[test]
     fn operators_go_before_the_traffic_and_the_traffic_before_checks() {
@@ -110,34 +178,89 @@ mod tests {
         let (drain, maintenance) = (AdminState::Drain, AdminState::Maintenance);
         let ejected = Some("ejected for 30s");
         let table = [
-            (NOTHING, S::Starting, "not checked yet", true),
-            (Known { held: Some((Judgement::Starting, "a")), ..NOTHING }, S::Starting, "a", true),
-            (Known { held: up, ..NOTHING }, S::Up, "connected", true),
-            (Known { held: Some((Judgement::Down, "refused")), ..NOTHING }, S::Down, "refused", true),
-            (Known { held: Some((Judgement::Unchecked, "gone")), ..NOTHING }, S::Unchecked, "gone", true),
-            (Known { checked: false, ..NOTHING }, S::Unchecked, "the farm has no checks", false),
-            (Known { farm_enabled: false, ..NOTHING }, S::Starting, "the farm is disabled", false),
-            (Known { ejected, held: up, ..NOTHING }, S::Down, "ejected for 30s", true),
-            (Known { ejected, checked: false, ..NOTHING }, S::Down, "ejected for 30s", true),
+            (NOTHING, S::Starting, "not checked yet", Ground::Judgement),
+            (
+                Known { held: Some((Judgement::Starting, "a")), ..NOTHING },
+                S::Starting,
+                "a",
+                Ground::Judgement,
+            ),
+            (Known { held: up, ..NOTHING }, S::Up, "connected", Ground::Judgement),
+            (
+                Known { held: Some((Judgement::Down, "refused")), ..NOTHING },
+                S::Down,
+                "refused",
+                Ground::Judgement,
+            ),
+            (
+                Known { held: Some((Judgement::Unchecked, "gone")), ..NOTHING },
+                S::Unchecked,
+                "gone",
+                Ground::Judgement,
+            ),
+            (Known { checked: false, ..NOTHING }, S::Unchecked, "the farm has no checks", Ground::Setting),
+            (Known { farm_enabled: false, ..NOTHING }, S::Starting, "the farm is disabled", Ground::Setting),
+            (Known { ejected, held: up, ..NOTHING }, S::Down, "ejected for 30s", Ground::Judgement),
+            (Known { ejected, checked: false, ..NOTHING }, S::Down, "ejected for 30s", Ground::Judgement),
             (
                 Known { admin: drain, held: up, ..NOTHING },
                 S::Draining,
                 "drained by an operator; connected",
-                false,
+                Ground::Setting,
             ),
             (
                 Known { admin: maintenance, ejected, ..NOTHING },
                 S::Maintenance,
                 "put into maintenance by an operator; not checked yet",
-                false,
+                Ground::Setting,
             ),
         ];
-        for (known, status, reason, judged) in table {
+        for (known, status, reason, ground) in table {
             assert_eq!(known.status(), status, "{known:?}");
-            assert_eq!(known.reason(status), (reason.to_owned(), judged), "{known:?}");
+            assert_eq!(known.reason(status), (reason.to_owned(), ground), "{known:?}");
         }
         let waits = Known { held: up, ..NOTHING };
-        assert_eq!(waits.reason(BackendStatus::Standby), ("connected".to_owned(), true));
+        assert_eq!(waits.reason(BackendStatus::Standby), ("connected".to_owned(), Ground::Judgement));
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_never_up() {
+        use BackendStatus as S;
+        let at = |held, reach| Known { held: Some((held, "checked")), reach, ..NOTHING };
+        let (none, sought, partly) = (Reach::None("gone"), Reach::Sought("asked"), Reach::Partly("gone"));
+        let (no_way, some_way) =
+            ("it cannot be reached: gone", "one of its addresses cannot be reached: gone");
+        let unchecked = Known { checked: false, ..NOTHING };
+        let table = [
+            (at(Judgement::Up, Reach::Whole), S::Up, "checked", Ground::Judgement),
+            (at(Judgement::Up, none), S::Down, no_way, Ground::Reach),
+            (at(Judgement::Up, sought), S::Starting, "it cannot be reached: asked", Ground::Reach),
+            (at(Judgement::Up, partly), S::Unchecked, some_way, Ground::Reach),
+            (at(Judgement::Unchecked, none), S::Down, no_way, Ground::Reach),
+            (at(Judgement::Down, none), S::Down, "checked", Ground::Judgement),
+            (at(Judgement::Starting, none), S::Starting, "checked", Ground::Judgement),
+            (Known { reach: none, ..unchecked }, S::Down, no_way, Ground::Reach),
+            (Known { reach: partly, ..unchecked }, S::Unchecked, some_way, Ground::Reach),
+            (unchecked, S::Unchecked, "the farm has no checks", Ground::Setting),
+            (
+                Known { admin: AdminState::Drain, ..at(Judgement::Up, none) },
+                S::Draining,
+                "drained by an operator; checked",
+                Ground::Setting,
+            ),
+            (Known { ejected: Some("out"), ..at(Judgement::Up, none) }, S::Down, "out", Ground::Judgement),
+            (
+                Known { farm_enabled: false, held: None, reach: none, ..NOTHING },
+                S::Starting,
+                "the farm is disabled",
+                Ground::Setting,
+            ),
+        ];
+        for (known, status, reason, ground) in table {
+            assert_eq!(known.status(), status, "{known:?}");
+            assert_eq!(known.reason(status), (reason.to_owned(), ground), "{known:?}");
+            assert_eq!(known.lacks_only_a_way(), reason == no_way, "{known:?}");
+        }
     }
 
     #[test]

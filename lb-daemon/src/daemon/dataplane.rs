@@ -151,6 +151,11 @@ impl Dataplane {
         self.observed.backend_addresses()
     }
 
+    /// The next hops that stand in the maps.
+    pub fn hops(&self) -> NextHops {
+        self.observed.hops()
+    }
+
     /// The VIPs that a daemon has put in place, as the maps tell.
     pub fn managed_vips(&self) -> BTreeSet<IpAddr> {
         let managed = self.observed.addresses.iter().filter(|(_, flags)| **flags & ADDRESS_MANAGED != 0);

@@ -46,7 +46,7 @@ impl Daemon {
             let key = (farm.name.clone(), backend.name.clone());
             let weight = self.overrides.get(&farm.name, &backend.name).weight.unwrap_or(backend.weight);
             let (ramp, failing) = (self.judgements.ramp(&key), self.judgements.is_down(&key));
-            BackendFacts { status: self.known(farm, &key).status(), weight, ramp, failing }
+            BackendFacts { status: self.known(farm, backend, &key).status(), weight, ramp, failing }
         });
         let mut facts: Vec<BackendFacts> = facts.collect();
         rank(farm, &mut facts);
@@ -54,13 +54,14 @@ impl Daemon {
     }
 
     /// All that is known of a backend.
-    pub(super) fn known<'a>(&'a self, farm: &Farm, key: &BackendKey) -> Known<'a> {
+    pub(super) fn known<'a>(&'a self, farm: &Farm, backend: &Backend, key: &BackendKey) -> Known<'a> {
         Known {
             admin: self.overrides.get(&key.0, &key.1).admin,
             ejected: self.passive.ejected(key).map(String::as_str),
             farm_enabled: farm.enabled,
             checked: !farm.checks.is_empty(),
             held: self.judgements.of(key).map(|health| (health.status, health.reason.as_str())),
+            reach: self.surroundings.ways().reach(&backend.address),
         }
     }
 
@@ -201,6 +202,46 @@ impl Daemon {
     pub(super) fn tell_up(&self, key: &BackendKey, verb: &str, reason: &str) {
         let Some(message) = self.phrase(key, verb, reason) else { return };
         self.tell(EventLevel::Info, EventKind::BackendUp, Some(&key.0), Some(&key.1), message);
+    }
+
+    /// Tells of backends that would serve if there were a way to them, and of those to which there is one again.
+    pub(super) fn tell_ways(&mut self) {
+        if self.surroundings.ways().are_all_known() && self.wayless.is_empty() {
+            return;
+        }
+        let farms = self.config.farms.iter().filter(|farm| farm.enabled);
+        let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
+        let keyed = pairs.map(|(farm, backend)| (farm, backend, (farm.name.clone(), backend.name.clone())));
+        let without: BTreeSet<BackendKey> = keyed
+            .filter(|(farm, backend, key)| self.known(farm, backend, key).lacks_only_a_way())
+            .map(|(_, _, key)| key)
+            .collect();
+        let before = std::mem::replace(&mut self.wayless, without);
+        for key in self.wayless.difference(&before) {
+            self.tell_way(key, true);
+        }
+        for key in before.difference(&self.wayless) {
+            self.tell_way(key, false);
+        }
+    }
+
+    fn tell_way(&self, key: &BackendKey, lost: bool) {
+        let Some((farm, backend)) = self.find(&key.0, &key.1) else { return };
+        let known = self.known(farm, backend, key);
+        let (level, phrase) = match lost {
+            true => {
+                let (reason, _) = known.reason(known.status());
+                let why = format!("{reason}; it gets no new connections");
+                (EventLevel::Warning, self.phrase(key, "down", &why))
+            }
+            false if known.status().serves() => {
+                (EventLevel::Info, self.phrase(key, "resurrect", "its next hop is known"))
+            }
+            // Down for another reason by now, or taken out by hand: that is told by itself.
+            false => return,
+        };
+        let Some(message) = phrase else { return };
+        self.tell(level, EventKind::NextHop, Some(&key.0), Some(&key.1), message);
     }
 
     fn tell_unchecked(&self, key: &BackendKey, reason: &str) {

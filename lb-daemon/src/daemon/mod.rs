@@ -22,8 +22,9 @@ mod publish;
 mod start;
 mod sweep;
 mod tell;
+mod ways;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +92,8 @@ pub struct Daemon {
     departed: departed::AllDeparted,
     /// VIPs that were taken away, and until when the program knows them.
     former_vips: BTreeMap<IpAddr, Instant>,
+    /// Who was told to take nobody new since there is no way to him.
+    wayless: BTreeSet<BackendKey>,
     /// What the traffic says of backends, and who is out on its word.
     passive: passive::Passive,
 
@@ -191,6 +194,7 @@ impl Daemon {
             self.follow();
         }
         self.give_up_overdue(now);
+        self.tell_ways();
         let (reader, changes) = (self.dataplane.reader(), self.dataplane.changes());
         self.sweeping.go_on(&self.jobs, reader, self.enabled_farms(), changes);
     }
@@ -257,7 +261,7 @@ impl Daemon {
         for (level, message) in turns {
             self.tell(level, EventKind::Interface, None, None, message);
         }
-        self.surroundings.take(news, &self.dataplane);
+        self.surroundings.take(news, clock::wall(), |hop| self.dataplane.admits(hop));
         if self.running {
             self.follow();
             self.publish();
@@ -281,7 +285,7 @@ impl Daemon {
         desired.leaving_vips = self.surroundings.ours().iter().map(|&vip| mapped(vip)).collect();
         let (sweeping, changes) = (&self.sweeping, self.dataplane.changes());
         self.dataplane
-            .reconcile(&desired, self.surroundings.hops(), |number| sweeping.is_borne(number, changes))
+            .reconcile(&desired, self.surroundings.ways().hops(), |number| sweeping.is_borne(number, changes))
     }
 
     /// As [`Daemon::reconcile`], for changes that nobody waits for: what fails is tried again.

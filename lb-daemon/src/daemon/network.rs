@@ -1,32 +1,30 @@
 //! What the loop knows of the network, by the news of the task that follows it, and what it wants of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use lb_common::abi::NextHop;
 use lb_core::config::model::Config;
 use lb_core::desired::NextHops;
 use lb_core::state::EventLevel;
 
-use super::dataplane::Dataplane;
-use crate::netlink::{Link, Resolution};
+use super::ways::Ways;
+use crate::netlink::Link;
 use crate::network::{Network, News, Wanted};
 
 /// See the module.
 pub(super) struct Surroundings {
     task: Network,
     news: News,
-    /// Last known: a backend keeps the one it had while another is looked for.
-    hops: NextHops,
-    /// Why there is no next hop, of those without.
-    unresolved: BTreeMap<IpAddr, String>,
+    ways: Ways,
 }
 
 impl Surroundings {
-    /// `links`: as they are known to be.
-    pub fn new(task: Network, links: Vec<Link>) -> Self {
+    /// `links`: as they are known to be; `hops`: as the daemon before this one has left them.
+    pub fn new(task: Network, links: Vec<Link>, hops: NextHops) -> Self {
         let news = News { links, ..News::default() };
-        Self { task, news, hops: NextHops::new(), unresolved: BTreeMap::new() }
+        Self { task, news, ways: Ways::new(hops) }
     }
 
     /// The next news; `None` when the task has ended. Cancel-safe.
@@ -44,32 +42,20 @@ impl Surroundings {
         self.news.of
     }
 
-    /// Takes news; who of the interfaces went or came, in words. The data plane has followed the links by then.
-    pub fn take(&mut self, news: News, dataplane: &Dataplane) {
-        self.unresolved.clear();
-        for (address, resolution) in &news.resolutions {
-            match next_hop(resolution, dataplane, &news.links) {
-                Ok(hop) => {
-                    if self.hops.insert(*address, hop) != Some(hop) {
-                        tracing::debug!(%address, interface = hop.ifindex, "next hop of a backend");
-                    }
-                }
-                Err(reason) => {
-                    tracing::debug!(%address, reason, "no next hop for a backend");
-                    self.unresolved.insert(*address, reason);
-                }
-            }
-        }
-        self.hops.retain(|address, _| news.resolutions.contains_key(address));
+    /// Takes news. The data plane has followed the links by then: `admits` says whether a hop leads by an interface that has the
+    /// program.
+    pub fn take(&mut self, news: News, now: SystemTime, admits: impl Fn(&NextHop) -> bool) {
+        self.ways.take(&news.resolutions, &news.links, now, admits);
         self.news = news;
+    }
+
+    /// The ways to backends.
+    pub fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     pub fn links(&self) -> &[Link] {
         &self.news.links
-    }
-
-    pub fn hops(&self) -> &NextHops {
-        &self.hops
     }
 
     /// Of which of the addresses the next hop has been looked for.
@@ -84,21 +70,6 @@ impl Surroundings {
     /// Takes the VIPs away.
     pub async fn end(self) {
         self.task.end().await;
-    }
-}
-
-fn next_hop(resolution: &Resolution, dataplane: &Dataplane, links: &[Link]) -> Result<NextHop, String> {
-    match resolution {
-        Resolution::Resolved { ifindex, source_mac, destination_mac, .. } => {
-            let hop = NextHop { ifindex: *ifindex, destination: *destination_mac, source: *source_mac };
-            if dataplane.admits(&hop) {
-                return Ok(hop);
-            }
-            let link = links.iter().find(|link| link.index == *ifindex);
-            let name = link.map_or_else(|| format!("number {ifindex}"), |link| format!("'{}'", link.name));
-            Err(format!("is reached by interface {name}, which is not in `daemon.interfaces`"))
-        }
-        Resolution::Unresolved { reason } => Err(reason.clone()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lb_core::config::model::{Backend, Farm};
 use lb_core::desired::BackendFacts;
+use lb_core::standing::Ground;
 use lb_core::state::{AdminState, BackendState, FarmState, FarmStatus, Snapshot, Traffic};
 
 use super::Daemon;
@@ -48,21 +49,24 @@ impl Daemon {
         let key = (farm.name.clone(), backend.name.clone());
         let id = self.backend_id(farm, backend).filter(|_| farm.enabled);
         let touched = self.touched.get(&key).copied().unwrap_or(self.started);
-        let (reason, judged) = self.known(farm, &key).reason(facts.status);
-        let since = self.judgements.of(&key).filter(|_| judged).map_or(touched, |health| health.since);
-        let known = |address: &std::net::IpAddr| self.surroundings.hops().contains_key(address);
+        let (reason, ground) = self.known(farm, backend, &key).reason(facts.status);
+        let since = match ground {
+            Ground::Judgement => self.judgements.of(&key).map(|health| health.since),
+            Ground::Reach => self.surroundings.ways().lack_since(&backend.address),
+            Ground::Setting => None,
+        };
         BackendState {
             name: backend.name.clone(),
             id: id.unwrap_or(NO_ID),
             status: facts.status,
             admin: self.admin(&key),
             weight: facts.weight,
-            since,
+            since: since.unwrap_or(touched),
             reason,
             connections: id.map_or(0, |id| self.sweeping.live(id)),
             // Whoever wants to know reads it beside the loop: `Handle::measured`.
             traffic: Traffic::default(),
-            unresolved: backend.address.iter().filter(|address| !known(address)).collect(),
+            unresolved: self.surroundings.ways().unreached(&backend.address),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The daemon's start: it takes over what is there, and brings it to the configuration.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,6 +89,7 @@ impl Daemon {
         defects.watch(&supervisor);
         let mut network = follow_network(&config, &dataplane, netlink, changes);
         network.watch(&supervisor);
+        let surroundings = Surroundings::new(network, links, dataplane.hops());
         let mut daemon = Self {
             config,
             config_path,
@@ -103,9 +104,10 @@ impl Daemon {
             judgements: Judgements::default(),
             departed: departed::AllDeparted::new(),
             former_vips: BTreeMap::new(),
+            wayless: BTreeSet::new(),
             passive: passive::Passive::default(),
             dataplane,
-            surroundings: Surroundings::new(network, links),
+            surroundings,
             runner,
             sweeping: Sweeping::default(),
             changing: Changing::default(),

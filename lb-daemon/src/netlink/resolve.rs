@@ -16,12 +16,14 @@ pub enum Resolution {
     Unresolved {
         /// In words, as in `10.0.0.254 does not answer on eth0`.
         reason: String,
+        /// The neighbour has been asked, and may still answer.
+        asked: bool,
     },
 }
 
 /// What a route, its link and its neighbour make of an address, and whether to probe the neighbour.
 pub fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbour>) -> (Resolution, bool) {
-    let no = |reason: String, probe| (Resolution::Unresolved { reason }, probe);
+    let no = |reason: String, probe| (Resolution::Unresolved { reason, asked: false }, probe);
     if route.local {
         return no("it is an address of this host".to_owned(), false);
     }
@@ -43,8 +45,14 @@ pub fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbo
             };
             (resolved, *idle)
         }
-        Some(Neighbour { idle, .. }) => no(format!("{} does not answer on {name}", route.via), *idle),
-        None => no(format!("{} is not resolved yet on {name}", route.via), true),
+        Some(Neighbour { idle, .. }) => {
+            let reason = format!("{} does not answer on {name}", route.via);
+            (Resolution::Unresolved { reason, asked: !idle }, *idle)
+        }
+        None => {
+            let reason = format!("{} is not resolved yet on {name}", route.via);
+            (Resolution::Unresolved { reason, asked: true }, true)
+        }
     }
 }
 
@@ -89,7 +97,10 @@ mod tests {
                 Ok(()) => {
                     Resolution::Resolved { ifindex: 3, source_mac: OURS, destination_mac: THEIRS, mtu: 1500 }
                 }
-                Err(reason) => Resolution::Unresolved { reason: reason.to_owned() },
+                Err(reason) => Resolution::Unresolved {
+                    reason: reason.to_owned(),
+                    asked: ["being asked", "unknown"].contains(&description),
+                },
             };
             assert_eq!(resolution(&route, link, neighbour), (expected, probe), "{description}");
         }

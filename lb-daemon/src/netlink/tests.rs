@@ -29,7 +29,7 @@ fn pair() -> (Host, Host) {
 async fn resolve(netlink: &Netlink, address: IpAddr) -> Resolution {
     let route = match netlink.next_hop(address).await {
         Ok(route) => route,
-        Err(error) => return Resolution::Unresolved { reason: error.to_string() },
+        Err(error) => return Resolution::Unresolved { reason: error.to_string(), asked: false },
     };
     let (links, neighbours) = (netlink.links().await.unwrap(), netlink.neighbours().await.unwrap());
     let link = links.iter().find(|link| link.index == route.ifindex);
@@ -154,7 +154,7 @@ fn what_does_not_answer_is_unresolved_until_it_does() {
         let (netlink, mut changes) = Netlink::connect().unwrap();
         let address = addr("10.0.0.3");
         let failed = |resolution: &Resolution| match resolution {
-            Resolution::Unresolved { reason } => reason == "10.0.0.3 does not answer on eth0",
+            Resolution::Unresolved { reason, .. } => reason == "10.0.0.3 does not answer on eth0",
             Resolution::Resolved { .. } => false,
         };
         resolved(&netlink, &mut changes, address, failed).await;

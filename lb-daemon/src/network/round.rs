@@ -151,7 +151,7 @@ impl Known {
                     probes.extend(probe.then_some((route.ifindex, route.via)));
                     found
                 }
-                Err(reason) => Resolution::Unresolved { reason: reason.clone().into_owned() },
+                Err(reason) => Resolution::Unresolved { reason: reason.clone().into_owned(), asked: false },
             };
             resolutions.insert(*address, found);
         }

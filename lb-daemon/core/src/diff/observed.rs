@@ -10,6 +10,7 @@ use lb_common::abi::{
 
 use super::MapOp;
 use crate::config::model::{Addresses, FarmName};
+use crate::desired::NextHops;
 
 /// What the maps hold. The daemon alone writes them, so this stays true between two looks.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +44,16 @@ impl Default for Observed {
 }
 
 impl Observed {
+    /// The next hops of backends, those included that only connections remember.
+    pub fn hops(&self) -> NextHops {
+        let entries = self.backends.values().map(|(_, entry)| entry);
+        let hops = entries.flat_map(|entry| {
+            let Addresses { v4, v6 } = addresses(entry);
+            [(v4.map(IpAddr::V4), entry.hop_v4), (v6.map(IpAddr::V6), entry.hop_v6)]
+        });
+        hops.filter_map(|(address, hop)| Some((address?, hop))).filter(|(_, hop)| hop.ifindex != 0).collect()
+    }
+
     /// What the maps hold after `op`.
     pub fn apply(&mut self, op: &MapOp) {
         match op {
