@@ -25,6 +25,14 @@ pub fn flow<A: Address>(key: &FlowKey<A>, seed: u64) -> u32 {
     (mix(hash, (seed >> 32) as u32) >> 32) as u32
 }
 
+/// The hash of what counts of a source's address, in words: whichever flow it comes with.
+#[inline(always)]
+pub const fn source([first, second]: [u64; 2], seed: u64) -> u32 {
+    let mut hash = mix(mix(seed, first as u32), (first >> 32) as u32);
+    hash = mix(mix(hash, second as u32), (second >> 32) as u32);
+    (mix(hash, (seed >> 32) as u32) >> 32) as u32
+}
+
 /// A slot of a table of `size` slots, evenly for any size (Lemire's multiply-shift in place of a division).
 #[inline(always)]
 pub const fn slot(hash: u32, size: u32) -> u32 {
@@ -61,6 +69,20 @@ mod tests {
 
     fn key(client: u32, port: u16) -> FlowKey<[u8; 4]> {
         FlowKey::new(client.to_be_bytes(), [192, 0, 2, 10], port.to_be_bytes(), 443u16.to_be_bytes(), 6)
+    }
+
+    #[test]
+    fn sources_spread_evenly_over_slots() {
+        for step in [1u32, 256, 1 << 16] {
+            let mut slots = vec![0u32; 64];
+            for client in 0..10_000u32 {
+                let words = key(0x0a00_0001u32.wrapping_add(client.wrapping_mul(step)), 0).src.words();
+                slots[slot(source(words, 0x5eed_5eed_5eed_5eed), 64) as usize] += 1;
+            }
+            let expected = 10_000.0 / 64.0;
+            let spread: f64 = slots.iter().map(|&seen| (f64::from(seen) - expected).powi(2) / expected).sum();
+            assert!(spread < 103.4, "clients {step} apart: {spread}");
+        }
     }
 
     #[test]

@@ -6,11 +6,11 @@ use lb_common::challenge::{self, PERIOD, Vouched};
 use lb_common::verdict::Verdict;
 use lb_common::wire::Tcp;
 
-use crate::OPENS;
 use crate::calls::Calls;
 use crate::maps;
 use crate::open;
 use crate::work::Work;
+use crate::{CHOOSES, OPENS};
 
 /// Whether newcomers to the farm are asked at present.
 #[inline(always)]
@@ -27,6 +27,9 @@ pub fn admit<F: Calls>(context: *mut xdp_md) -> u64 {
         return Verdict::Challenged as u64;
     }
     let choice = work.read.choice;
+    if choice.is_late() {
+        return CHOOSES;
+    }
     open::prepare(&mut work, choice);
     OPENS
 }

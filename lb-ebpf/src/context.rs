@@ -96,10 +96,10 @@ impl Frame {
     }
 }
 
-/// The same address, from which alone the compiler can compute the end of what lies there: the verifier would not see that
-/// start and end belong together otherwise.
+/// The same number, of which the compiler knows no more than the verifier. For an address: from it alone can the end of what lies
+/// there be computed, and the verifier sees that start and end belong together.
 #[inline(always)]
-fn opaque(mut address: usize) -> usize {
+pub fn opaque(mut address: usize) -> usize {
     // SAFETY: moves a register to itself.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) address, options(pure, nomem, nostack)) };
     address

@@ -23,6 +23,7 @@ mod open;
 mod parse;
 mod ports;
 mod refuse;
+mod schedule;
 mod select;
 mod sockets;
 mod steer;
@@ -87,6 +88,8 @@ const SLOW: u64 = u64::MAX;
 pub const OPENS: u64 = u64::MAX - 1;
 /// It would open one, if its sender is known to be there.
 const ASKS: u64 = u64::MAX - 4;
+/// It opens one, as soon as its backend is chosen.
+pub const CHOOSES: u64 = u64::MAX - 5;
 
 /// Most packets of a host that does other things, too, go no further than this.
 #[inline(always)]
@@ -122,6 +125,9 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
         if number == Verdict::Challenged as u64 {
             return refuse::ask::<F>(context);
         }
+    }
+    if number == CHOOSES {
+        number = schedule::settle::<F>(context);
     }
     if number == OPENS {
         number = open::open::<F>(context);
@@ -217,6 +223,7 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
         }
         if let Ok(choice) = work.read.choice.check()
             && !asked
+            && !choice.is_late()
             && open::prepare(work, choice)
         {
             // Both lines of a connection to be are loaded at once: neither waits for the other. One right after the other, since the
@@ -237,6 +244,9 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     let choice = work.read.choice.check()?;
     if asked {
         return Ok(ASKS);
+    }
+    if choice.is_late() {
+        return Ok(CHOOSES);
     }
     if !early {
         open::prepare(work, choice);

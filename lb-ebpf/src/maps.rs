@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
     self, ADDRESS_BACKEND, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry, BackendLabel,
-    Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop, PortSet,
+    Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop, PortSet, Schedule,
     ServiceEntry, ServiceKey, WILDCARD_PORT,
 };
 use lb_common::challenge::{self, Vouched};
@@ -26,6 +26,8 @@ static SERVICES: HashMap<ServiceKey, ServiceEntry> =
     HashMap::pinned(2 * abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static FARMS: Array<FarmEntry> = Array::pinned(abi::FARMS_MAX, 0);
+#[map]
+static SCHEDULES: Array<Schedule> = Array::pinned(abi::FARMS_MAX, BPF_F_MMAPABLE);
 #[map]
 static FARM_LABELS: Array<Label> = Array::pinned(abi::FARMS_MAX, 0);
 #[map]
@@ -208,6 +210,12 @@ impl Service {
 #[inline(always)]
 pub fn farm(id: u16) -> Option<&'static FarmEntry> {
     FARMS.get(u32::from(id))
+}
+
+/// What a farm's scheduler goes by.
+#[inline(always)]
+pub fn schedule(farm: u16) -> Option<*mut Schedule> {
+    SCHEDULES.get_ptr_mut(u32::from(farm))
 }
 
 /// The backend in one slot of a table.

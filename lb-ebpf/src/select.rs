@@ -1,7 +1,10 @@
-//! Who serves a new connection: the farm, and the backend by its Maglev table.
+//! Who serves a new connection: the farm, and the backend by its Maglev table, unless the farm has [another
+//! scheduler](crate::schedule).
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{Address as _, BackendEntry, FARM_REFUSES, FlowKey, MODE_NAT, NO_TABLE, TABLE_SIZE};
+use lb_common::abi::{
+    Address as _, BackendEntry, FARM_LATE, FARM_REFUSES, FlowKey, MODE_NAT, NO_TABLE, TABLE_SIZE,
+};
 use lb_common::hash;
 use lb_common::tcp;
 use lb_common::verdict::Verdict;
@@ -10,7 +13,7 @@ use lb_common::wire::protocol;
 use crate::calls::Calls;
 use crate::maps::{self, Service};
 use crate::sockets;
-use crate::work::Work;
+use crate::work::{Outcome, Work};
 
 /// A choice, as a number: a function of its own cannot return a structure.
 #[derive(Clone, Copy)]
@@ -20,6 +23,8 @@ pub struct Choice(u64);
 /// In a choice: nobody; the verdict stands in the low half.
 const NOBODY: u64 = 1 << 63;
 const SOURCE_IS_VIP: u64 = 1 << 48;
+/// The backend is not chosen yet: see [`crate::schedule`].
+const LATE: u64 = 1 << 62;
 
 impl Choice {
     /// # Errors
@@ -40,6 +45,16 @@ impl Choice {
     #[inline(always)]
     pub fn backend(self) -> u16 {
         (self.0 >> 32) as u16
+    }
+    /// Whether the backend is still to be chosen.
+    #[inline(always)]
+    pub fn is_late(self) -> bool {
+        self.0 & LATE != 0
+    }
+    /// The same with its backend chosen.
+    #[inline(always)]
+    pub fn with(self, backend: u16) -> Self {
+        Self(self.0 & !LATE | u64::from(backend) << 32)
     }
     /// The backend sees the VIP as its client (mode `nat`).
     #[inline(always)]
@@ -115,14 +130,22 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
     if farm.table == NO_TABLE {
         return Err(if farm.flags & FARM_REFUSES != 0 { Verdict::Refused } else { Verdict::NoBackend });
     }
+    let nat = if farm.mode == MODE_NAT { SOURCE_IS_VIP } else { 0 };
+    let choice = Choice(u64::from(service.farm) | u64::from(service.vip) << 16 | nat | LATE);
+    if farm.flags & FARM_LATE != 0 {
+        return Ok(choice.0);
+    }
     let slot = hash::slot(hash::flow(key, work.control.flow_seed), TABLE_SIZE);
     let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
+    check_hop::<F>(backend)?;
+    Ok(choice.with(backend).0)
+}
+
+/// Whether it is known how to reach a backend.
+#[inline(always)]
+pub fn check_hop<F: Calls>(backend: u16) -> Outcome {
     let entry = maps::backend(backend).ok_or(Verdict::Inconsistent)?;
-    if F::hop(entry).ifindex == 0 {
-        return Err(Verdict::NoNextHop);
-    }
-    let nat = if farm.mode == MODE_NAT { SOURCE_IS_VIP } else { 0 };
-    Ok(u64::from(service.farm) | u64::from(service.vip) << 16 | u64::from(backend) << 32 | nat)
+    if F::hop(entry).ifindex == 0 { Err(Verdict::NoNextHop) } else { Ok(()) }
 }
 
 /// The verdict on a packet that no farm serves.

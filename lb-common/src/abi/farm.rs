@@ -14,7 +14,7 @@ pub struct FarmEntry {
     pub table: u32,
     /// `MODE_*`: how its packets reach a backend.
     pub mode: u8,
-    /// How a backend is chosen for a new connection; 0: by the flow's hash in the table.
+    /// `SCHEDULER_*`: how a backend is chosen for a new connection.
     pub scheduler: u8,
     /// `FARM_*`.
     pub flags: u16,
@@ -27,6 +27,8 @@ pub const MODE_NAT: u8 = 1;
 
 /// While nobody serves, clients are told so (a reset, an ICMP error). Without it they get no answer.
 pub const FARM_REFUSES: u16 = 1;
+/// Its backend is chosen only when it is known that no line holds the flow: choosing leaves a trace, or takes long.
+pub const FARM_LATE: u16 = 2;
 
 impl Default for FarmEntry {
     fn default() -> Self {

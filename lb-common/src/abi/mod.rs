@@ -5,6 +5,7 @@ mod address;
 mod backend;
 mod control;
 mod farm;
+mod schedule;
 mod service;
 
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
@@ -13,7 +14,8 @@ pub use backend::{
     BackendCounters, BackendEntry, BackendLabel, Label, NextHop, TimeoutTicks,
 };
 pub use control::*;
-pub use farm::{FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE};
+pub use farm::{FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE};
+pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
 pub use service::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey, WILDCARD_PORT,
 };
@@ -31,6 +33,8 @@ pub mod map {
     pub const SERVICES: &str = "SERVICES";
     /// farm id -> [`super::FarmEntry`].
     pub const FARMS: &str = "FARMS";
+    /// farm id -> [`super::Schedule`].
+    pub const SCHEDULES: &str = "SCHEDULES";
     /// farm id -> [`super::Label`]. User space alone reads it.
     pub const FARM_LABELS: &str = "FARM_LABELS";
     /// table number -> [`super::MaglevTable`].
@@ -61,6 +65,7 @@ pub mod map {
         ADDRESSES,
         SERVICES,
         FARMS,
+        SCHEDULES,
         FARM_LABELS,
         MAGLEV,
         BACKENDS,

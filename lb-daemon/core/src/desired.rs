@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_common::abi::{
-    BACKEND_SERVES, BACKEND_TRIED, BACKEND_UNCHECKED, MappedAddress, NextHop, ServiceKey, TICK_MILLISECONDS,
-    TimeoutTicks, WILDCARD_PORT, map_ipv4,
+    BACKEND_SERVES, BACKEND_TRIED, BACKEND_UNCHECKED, MappedAddress, NextHop, Rules, ServiceKey,
+    TICK_MILLISECONDS, TimeoutTicks, WILDCARD_PORT, map_ipv4,
 };
 use lb_common::wire::protocol;
 
 use crate::config::model::{
-    Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, Timeouts, WhenAllDown,
+    Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, Scheduler, Timeouts, WhenAllDown,
 };
 use crate::health::Judgement;
 use crate::state::BackendStatus;
@@ -72,6 +72,9 @@ pub struct Desired {
 pub struct DesiredFarm {
     pub name: FarmName,
     pub mode: Mode,
+    pub scheduler: Scheduler,
+    /// What of a client's address counts.
+    pub rules: Rules,
     /// Clients are told when nobody serves.
     pub refuse: bool,
     pub timeouts: TimeoutTicks,
@@ -160,6 +163,8 @@ impl Desired {
             DesiredFarm {
                 name: farm.name.clone(),
                 mode: farm.mode,
+                scheduler: farm.scheduler,
+                rules: Rules::new(32, 128),
                 refuse: farm.when_all_down == WhenAllDown::Refuse,
                 timeouts: ticks(&farm.timeouts),
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),

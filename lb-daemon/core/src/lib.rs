@@ -12,6 +12,7 @@ pub mod health;
 pub mod ills;
 pub mod maglev;
 pub mod quota;
+pub mod rotation;
 pub mod seats;
 pub mod sizing;
 pub mod standing;

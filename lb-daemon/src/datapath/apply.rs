@@ -35,6 +35,7 @@ impl Datapath {
             MapOp::FarmLabel(id, label) => {
                 maps.farm_labels.set(u32::from(*id), label.unwrap_or(Label::default()), 0)?;
             }
+            MapOp::Rules(id, rules) => maps.schedules.set_rules(*id, rules),
             MapOp::Farm(id, entry) => maps.farms.set(u32::from(*id), entry, 0)?,
             MapOp::BackendLabel(id, label) => {
                 maps.backend_labels.set(u32::from(*id), label.unwrap_or(BackendLabel::default()), 0)?;

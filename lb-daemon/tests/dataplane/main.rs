@@ -22,6 +22,7 @@ mod packet;
 mod ports;
 mod refusals;
 mod rig;
+mod schedulers;
 mod strangers;
 mod supervision;
 mod upgrade;

@@ -9,9 +9,10 @@ use lb_common::abi::{
     ADDRESS_VIP, AddressFilter, BackendLabel, FARM_REFUSES, FarmEntry, FlowKey, Label, MODE_NAT, MaglevTable,
     map_ipv4,
 };
+use lb_core::config::model::{Mode, Scheduler};
 
 use crate::packet::*;
-use crate::rig::Rig;
+use crate::rig::{Rig, farm, port};
 
 // Commands and types of bpf(2), linux/bpf.h.
 const BPF_MAP_CREATE: libc::c_long = 0;
@@ -201,4 +202,19 @@ fn counters_of_verdicts_that_are_new_have_room() {
     assert_eq!(rig.verdict(&fresh), "not_for_vip");
     let tagged = [&[0u8; 12][..], &[0x81, 0, 0, 1, 8, 0], &[0; 60]].concat();
     assert_eq!(rig.verdict(&tagged), "tagged", "the fifth of them is counted");
+}
+
+/// A version of the same layout that knew fewer maps pinned fewer.
+#[test]
+fn maps_that_are_new_are_made_beside_those_that_are_there() {
+    let dir = PathBuf::from(format!("/sys/fs/bpf/drover-test-{}-fewer", std::process::id()));
+    drop(lb_daemon::datapath::Datapath::load(&dir, 1024).unwrap());
+    let pin = dir.join("maps-v2/SCHEDULES");
+    std::fs::remove_file(&pin).unwrap();
+    let mut rig = Rig::taking_over(dir);
+    assert!(rig.datapath.adopted && pin.exists());
+    let mut web = farm("web", &["192.0.2.10"], port(80), Mode::Dnat, &[("10.0.0.11", 1)]);
+    web.scheduler = Scheduler::SourceHash;
+    rig.configure(&[web], |_| true);
+    assert_eq!(rig.verdict(&frame("198.51.100.10:40000", "192.0.2.10:80", tcp(SYN), b"")), "opened");
 }

@@ -268,13 +268,22 @@ impl Word for Mode {
 }
 
 /// How a backend is chosen for a new connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheduler {
+    /// By addresses and ports.
     Maglev,
+    /// In turn, as often as its weight says.
+    WeightedRoundRobin,
+    /// By the client's address.
+    SourceHash,
 }
 
 impl Word for Scheduler {
-    const WORDS: &'static [(&'static str, Self)] = &[("maglev", Self::Maglev)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("maglev", Self::Maglev),
+        ("weighted-round-robin", Self::WeightedRoundRobin),
+        ("source-hash", Self::SourceHash),
+    ];
 }
 
 /// How long a connection may stay idle in each of its states. The defaults of `established`, `half_closed` and `udp` are the

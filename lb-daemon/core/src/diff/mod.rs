@@ -11,16 +11,17 @@ mod vips;
 use std::collections::{BTreeSet, HashMap};
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE,
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, Rules,
     ServiceEntry, ServiceKey,
 };
 
 pub use observed::{Numbers, Observed};
 use plan::Plan;
 
-use crate::config::model::FarmName;
+use crate::config::model::{FarmName, Scheduler};
 use crate::desired::{Desired, DesiredFarm, NextHops};
 use crate::maglev::{self, Member};
+use crate::rotation;
 
 /// One change of one map.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum MapOp {
     Vip(u16, Option<MappedAddress>),
     Service(ServiceKey, Option<ServiceEntry>),
     FarmLabel(u16, Option<Label>),
+    /// What its scheduler goes by.
+    Rules(u16, Rules),
     Farm(u16, FarmEntry),
     BackendLabel(u16, Option<BackendLabel>),
     Backend(u16, BackendEntry),
@@ -69,12 +72,30 @@ pub struct Planner {
 /// A farm's table, and what it was computed from.
 #[derive(Default)]
 struct Computed {
+    kind: Kind,
     slots: Vec<Slot>,
     /// By indexes of its backends.
     owners: Option<Vec<u16>>,
     /// The number under which it was last planned to be, and its backends' numbers. A table that a farm uses is never written
     /// again, so where both are the same, so is what stands there.
     written: Option<(u32, Vec<u16>)>,
+}
+
+/// What a table is filled by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Kind {
+    #[default]
+    Maglev,
+    Rotation,
+}
+
+impl Kind {
+    fn of(scheduler: Scheduler) -> Self {
+        match scheduler {
+            Scheduler::Maglev | Scheduler::SourceHash => Self::Maglev,
+            Scheduler::WeightedRoundRobin => Self::Rotation,
+        }
+    }
 }
 
 /// What a table depends on, of one backend.
@@ -151,16 +172,20 @@ impl Planner {
                 serving: backend.serving,
             })
             .collect();
+        let kind = Kind::of(farm.scheduler);
         let computed = self.tables.entry(farm.name.clone()).or_default();
-        if computed.slots != slots {
+        if computed.slots != slots || computed.kind != kind {
             let members: Vec<Member<'_>> = slots
                 .iter()
                 .map(|slot| Member { name: &slot.name, weight: slot.weight, serving: slot.serving })
                 .collect();
-            let owners = maglev::build(&members);
+            let owners = match kind {
+                Kind::Maglev => maglev::build(&members),
+                Kind::Rotation => rotation::build(&members),
+            };
             // A farm has fewer backends than there are numbers for them.
             let owners = owners.map(|owners| owners.into_iter().map(|owner| owner as u16).collect());
-            *computed = Computed { slots, owners, written: None };
+            *computed = Computed { kind, slots, owners, written: None };
         }
         computed
     }

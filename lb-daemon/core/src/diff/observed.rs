@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, ServiceEntry,
-    ServiceKey,
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, Rules,
+    ServiceEntry, ServiceKey,
 };
 
 use super::MapOp;
@@ -21,6 +21,8 @@ pub struct Observed {
     pub vips: BTreeMap<u16, MappedAddress>,
     pub services: BTreeMap<ServiceKey, ServiceEntry>,
     pub farms: BTreeMap<u16, (Label, FarmEntry)>,
+    /// Of the farms that are there.
+    pub rules: BTreeMap<u16, Rules>,
     pub backends: BTreeMap<u16, (BackendLabel, BackendEntry)>,
     /// Those that farms use.
     pub tables: BTreeMap<u32, Box<MaglevTable>>,
@@ -36,6 +38,7 @@ impl Default for Observed {
             vips: BTreeMap::new(),
             services: BTreeMap::new(),
             farms: BTreeMap::new(),
+            rules: BTreeMap::new(),
             backends: BTreeMap::new(),
             tables: BTreeMap::new(),
             last_table: 0,
@@ -64,8 +67,12 @@ impl Observed {
             MapOp::FarmLabel(id, label) => {
                 let label =
                     label.map(|label| (label, self.farms.get(id).map_or_else(FarmEntry::default, |f| f.1)));
+                if label.is_none() {
+                    self.rules.remove(id);
+                }
                 set(&mut self.farms, *id, label);
             }
+            MapOp::Rules(id, rules) => drop(self.rules.insert(*id, *rules)),
             MapOp::Farm(id, entry) => {
                 if let Some(farm) = self.farms.get_mut(id) {
                     farm.1 = *entry;

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
     BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX,
-    BackendEntry, BackendLabel, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_NAT, MaglevTable,
-    MappedAddress, NextHop, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    BackendEntry, BackendLabel, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_NAT,
+    MaglevTable, MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX,
+    ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
 use super::vips::Vips;
 use super::{DiffError, MapOp, Number, Observed, free};
-use crate::config::model::{Addresses, FarmName, Mode};
+use crate::config::model::{Addresses, FarmName, Mode, Scheduler};
 use crate::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 
 /// A plan in the making.
@@ -213,8 +214,17 @@ impl<'a> Plan<'a> {
             Mode::Nat => MODE_NAT,
             Mode::Dnat => MODE_DNAT,
         };
-        let flags = if farm.refuse { FARM_REFUSES } else { 0 };
-        let entry = FarmEntry { table, mode, scheduler: 0, flags };
+        let scheduler = match farm.scheduler {
+            Scheduler::Maglev => SCHEDULER_MAGLEV,
+            Scheduler::WeightedRoundRobin => SCHEDULER_TURNS,
+            Scheduler::SourceHash => SCHEDULER_SOURCE,
+        };
+        let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
+        let flags = flag(farm.refuse, FARM_REFUSES) | flag(scheduler != SCHEDULER_MAGLEV, FARM_LATE);
+        let entry = FarmEntry { table, mode, scheduler, flags };
+        if self.observed.rules.get(&id) != Some(&farm.rules) {
+            self.ops.push(MapOp::Rules(id, farm.rules));
+        }
         if current != entry {
             self.ops.push(MapOp::Farm(id, entry));
             self.release(current, entry);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lb_common::abi::*;
-use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Timeouts};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Scheduler, Timeouts};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped, ticks};
 use lb_core::diff::{DiffError, MapOp, Number, Observed, Planner};
 use proptest::prelude::*;
@@ -35,6 +35,8 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
         DesiredFarm {
             name: FarmName::new(&format!("farm-{farm}")).unwrap(),
             mode: Mode::Nat,
+            scheduler: Scheduler::Maglev,
+            rules: Rules::new(32, 128),
             refuse: true,
             timeouts: ticks(&Timeouts::default()),
             vips: vec![vip],

@@ -20,6 +20,7 @@ pub struct Kernel {
     pub services: BTreeMap<ServiceKey, ServiceEntry>,
     pub farm_labels: BTreeMap<u16, Label>,
     farms: BTreeMap<u16, FarmEntry>,
+    rules: BTreeMap<u16, Rules>,
     pub backend_labels: BTreeMap<u16, BackendLabel>,
     backends: BTreeMap<u16, BackendEntry>,
     tables: BTreeMap<u32, Box<MaglevTable>>,
@@ -37,6 +38,7 @@ impl Kernel {
             services: BTreeMap::new(),
             farm_labels: BTreeMap::new(),
             farms: BTreeMap::new(),
+            rules: BTreeMap::new(),
             backend_labels: BTreeMap::new(),
             backends: BTreeMap::new(),
             tables: BTreeMap::new(),
@@ -47,6 +49,10 @@ impl Kernel {
 
     pub fn farm(&self, id: u16) -> FarmEntry {
         self.farms.get(&id).copied().unwrap_or(FarmEntry { table: 0, ..FarmEntry::default() })
+    }
+
+    pub fn rules(&self, id: u16) -> Rules {
+        self.rules.get(&id).copied().unwrap_or_default()
     }
 
     pub fn backend(&self, id: u16) -> BackendEntry {
@@ -70,6 +76,10 @@ impl Kernel {
                 set(&mut self.vips, *id, *address);
             }
             MapOp::Service(key, entry) => set(&mut self.services, *key, *entry),
+            MapOp::Rules(id, rules) => {
+                assert!(self.farm_labels.contains_key(id), "rules are a farm's");
+                self.rules.insert(*id, *rules);
+            }
             MapOp::FarmLabel(id, label) => set(&mut self.farm_labels, *id, *label),
             MapOp::Farm(id, entry) => {
                 self.farms.insert(*id, *entry);
@@ -108,6 +118,7 @@ impl Kernel {
                 observed.last_table = observed.last_table.max(farm.table);
             }
             observed.farms.insert(id, (label, farm));
+            observed.rules.insert(id, self.rules(id));
         }
         for (&id, &label) in &self.backend_labels {
             observed.backends.insert(id, (label, self.backend(id)));

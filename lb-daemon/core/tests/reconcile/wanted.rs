@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_common::abi::{NextHop, ServiceKey, TimeoutTicks};
-use lb_core::config::model::{Addresses, BackendName, FarmName, Mode};
+use lb_common::abi::{NextHop, Rules, ServiceKey, TimeoutTicks};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Scheduler, Word as _};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 use proptest::prelude::*;
 
@@ -39,6 +39,12 @@ pub enum Edit {
     Mode {
         farm: usize,
         dnat: bool,
+    },
+    /// The scheduler, by its place among their words, and how much of an address counts.
+    Scheduler {
+        farm: usize,
+        scheduler: usize,
+        prefix: u8,
     },
     /// The time-out of everything, in ticks.
     Timeout {
@@ -94,6 +100,8 @@ pub fn edit() -> impl Strategy<Value = Edit> {
         1 => farm.clone().prop_map(Edit::RemoveFarm),
         1 => (farm.clone(), farm.clone()).prop_map(|(from, to)| Edit::RenameFarm { from, to }),
         1 => (farm.clone(), any::<bool>()).prop_map(|(farm, dnat)| Edit::Mode { farm, dnat }),
+        2 => (farm.clone(), 0..Scheduler::WORDS.len(), 0..=32u8)
+            .prop_map(|(farm, scheduler, prefix)| Edit::Scheduler { farm, scheduler, prefix }),
         4 => (farm.clone(), 0..BACKENDS, some())
             .prop_map(|(farm, backend, to)| Edit::Backend { farm, backend, to }),
         4 => (farm.clone(), 0..BACKENDS, any::<bool>())
@@ -110,6 +118,8 @@ pub fn edit() -> impl Strategy<Value = Edit> {
 #[derive(Debug, Clone)]
 struct Farm {
     dnat: bool,
+    scheduler: Scheduler,
+    prefix: u8,
     timeout: u32,
     backends: BTreeMap<usize, Backend>,
 }
@@ -129,7 +139,8 @@ impl Wanted {
             Edit::AddFarm { farm, dnat, backends } => {
                 let backends = backends.iter().cloned().enumerate();
                 let backends = backends.filter_map(|(index, backend)| Some((index, backend?))).collect();
-                self.farms.insert(*farm, Farm { dnat: *dnat, timeout: 1, backends });
+                let scheduler = Scheduler::Maglev;
+                self.farms.insert(*farm, Farm { dnat: *dnat, scheduler, prefix: 32, timeout: 1, backends });
             }
             Edit::RemoveFarm(farm) => {
                 self.farms.remove(farm);
@@ -145,6 +156,11 @@ impl Wanted {
             Edit::Mode { farm, dnat } => {
                 if let Some(farm) = self.farms.get_mut(farm) {
                     farm.dnat = *dnat;
+                }
+            }
+            Edit::Scheduler { farm, scheduler, prefix } => {
+                if let Some(farm) = self.farms.get_mut(farm) {
+                    (farm.scheduler, farm.prefix) = (Scheduler::WORDS[*scheduler].1, *prefix);
                 }
             }
             Edit::Timeout { farm, ticks } => {
@@ -202,6 +218,8 @@ impl Wanted {
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
             mode: if farm.dnat { Mode::Dnat } else { Mode::Nat },
+            scheduler: farm.scheduler,
+            rules: Rules::new(farm.prefix, 128),
             refuse: farm.dnat,
             timeouts: TimeoutTicks {
                 syn: farm.timeout,

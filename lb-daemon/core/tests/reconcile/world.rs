@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::*;
-use lb_core::config::model::Mode;
+use lb_core::config::model::{Mode, Scheduler};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops};
 use lb_core::diff::{MapOp, Number, Observed, Planner};
 use lb_core::health::Judgement;
 use lb_core::maglev::{self, Member};
+use lb_core::rotation;
 use proptest::sample::Index;
 
 use crate::kernel::{Kernel, Server, server};
@@ -62,6 +63,7 @@ impl World {
         assert_eq!(found.addresses, self.observed.addresses);
         assert_eq!(found.vips, self.observed.vips);
         assert_eq!(found.services, self.observed.services);
+        assert_eq!(found.rules, self.observed.rules);
         assert_eq!(found.backends, self.observed.backends);
         (self.observed, self.planner) = (found, Planner::default());
     }
@@ -192,11 +194,22 @@ impl World {
             .zip(&names)
             .map(|(backend, &name)| Member { name, weight: backend.weight, serving: backend.serving })
             .collect();
-        match maglev::build(&members) {
+        assert_eq!(self.kernel.rules(id), farm.rules);
+        assert_eq!(entry.flags & FARM_LATE != 0, farm.scheduler != Scheduler::Maglev);
+        let (scheduler, owners) = match farm.scheduler {
+            Scheduler::Maglev => (SCHEDULER_MAGLEV, maglev::build(&members)),
+            Scheduler::SourceHash => (SCHEDULER_SOURCE, maglev::build(&members)),
+            Scheduler::WeightedRoundRobin => (SCHEDULER_TURNS, rotation::build(&members)),
+        };
+        assert_eq!(entry.scheduler, scheduler);
+        match owners {
             None => assert_eq!(entry.table, NO_TABLE),
             Some(owners) => {
                 let expected: Vec<u16> = owners.iter().map(|owner| ids[*owner]).collect();
-                assert!(self.kernel.table(entry.table).slots[..] == expected[..], "the table is Maglev's");
+                assert!(
+                    self.kernel.table(entry.table).slots[..] == expected[..],
+                    "the table is the scheduler's"
+                );
             }
         }
         let named: BTreeSet<u16> = match entry.table {

@@ -42,9 +42,10 @@ pub static FARM: Schema = Schema {
         ).plain(Place::Farm(field!(mode))),
         Key::new(
             "scheduler",
-            word::<Scheduler>(&["weighted-round-robin", "least-connections", "source-hash"]),
-            "The only one so far, `\"maglev\"`: addresses and ports of client and VIP choose the backend, and a change of \
-             the backends moves as few as possible.",
+            word::<Scheduler>(&["least-connections", "least-latency"]),
+            "Who gets a new connection. `\"maglev\"`: addresses and ports of client and VIP choose the backend, and a change \
+             of the backends moves as few as possible. `\"weighted-round-robin\"`: the backends take turns. \
+             `\"source-hash\"`: the client's address alone chooses, so that all of its connections meet the same backend.",
         ).plain(Place::Farm(field!(scheduler))),
         Key::new("timeouts", TABLE, "How long a connection may be idle.").absent("see below"),
         Key::new("enabled", Takes::Boolean(true), "A farm that is not enabled takes no traffic.").plain(Place::Farm(field!(enabled))),

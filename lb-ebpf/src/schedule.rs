@@ -1,0 +1,75 @@
+//! Who serves a new connection of a farm whose scheduler is not the flow's hash alone. This comes after the look for the flow's
+//! line, and not before as in [`crate::select`]: a repeated SYN takes nobody's turn.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::abi::{Address as _, FarmEntry, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
+use lb_common::hash;
+use lb_common::verdict::Verdict;
+
+use crate::OPENS;
+use crate::calls::Calls;
+use crate::context::opaque;
+use crate::family::Family;
+use crate::maps;
+use crate::open;
+use crate::select;
+use crate::work::{Outcome, Work};
+
+/// Completes the choice for a packet that opens a connection. A function of its own; see `main`.
+#[inline(never)]
+pub fn settle<F: Calls>(context: *mut xdp_md) -> u64 {
+    match Work::<F>::of(context) {
+        Some(mut work) => match try_settle(&mut work) {
+            Ok(()) => OPENS,
+            Err(verdict) => verdict as u64,
+        },
+        None => Verdict::Inconsistent as u64,
+    }
+}
+
+#[inline(always)]
+fn try_settle<F: Calls>(work: &mut Work<F>) -> Outcome {
+    let choice = work.read.choice;
+    let farm = maps::farm(choice.farm()).ok_or(Verdict::Inconsistent)?;
+    let hash = match farm.scheduler {
+        SCHEDULER_TURNS => turn(work, choice.farm())?,
+        SCHEDULER_SOURCE => source(work, choice.farm())?,
+        // Another program's.
+        _ => hash::slot(hash::flow(&work.read.key, work.control.flow_seed), TABLE_SIZE),
+    };
+    let backend = backend_at::<F>(farm, hash)?;
+    work.read.choice = choice.with(backend);
+    open::prepare(work, choice.with(backend));
+    Ok(())
+}
+
+#[inline(always)]
+fn backend_at<F: Calls>(farm: &FarmEntry, slot: u32) -> Result<u16, Verdict> {
+    let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
+    select::check_hop::<F>(backend)?;
+    Ok(backend)
+}
+
+/// The next slot. All CPUs share the count, so that shares are exact; farms begin at different places.
+#[inline(always)]
+fn turn<F: Family>(work: &Work<F>, farm: u16) -> Result<u32, Verdict> {
+    let schedule = maps::schedule(farm).ok_or(Verdict::Inconsistent)?;
+    // SAFETY: a word of a map's value, aligned; nobody but this program writes it.
+    let turn = unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut (*schedule).turn, 1) };
+    let start = hash::mix(work.control.flow_seed, u32::from(farm)) as u32;
+    // The verifier does not know what the compiler does: that a remainder is below its divisor.
+    Ok(opaque((turn.wrapping_add(start) % TABLE_SIZE) as usize) as u32)
+}
+
+/// The slot of the client's address, as far as that counts.
+#[inline(always)]
+fn source<F: Family>(work: &Work<F>, farm: u16) -> Result<u32, Verdict> {
+    let schedule = maps::schedule(farm).ok_or(Verdict::Inconsistent)?;
+    // SAFETY: a map's value. The daemon writes it word by word, and any words are a mask.
+    let [first, second] = unsafe { (*schedule).rules }.mask(F::TABLE == 0);
+    let words = work.read.key.src.words();
+    let hash = hash::source([words[0] & first, words[1] & second], work.control.flow_seed);
+    Ok(hash::slot(hash, TABLE_SIZE))
+}
