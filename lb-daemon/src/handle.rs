@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{Defect, FileState};
 use crate::precondition::{Precondition, Version};
 use crate::refusal::Conflict;
+use crate::vitals::Vitals;
 
 pub use crate::config::{FarmEdit, Format};
 pub use crate::events::Events;
@@ -212,6 +213,8 @@ pub struct Handle {
     pub defects: watch::Receiver<Arc<[Defect]>>,
     /// How the daemon itself does.
     pub condition: watch::Receiver<Arc<Condition>>,
+    /// What the loop and its jobs leave to be seen from beside.
+    pub vitals: Arc<Vitals>,
 }
 
 impl Handle {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::checks::Untried;
 use crate::checks::command::process::{GRACE, Job};
+use crate::vitals::Vitals;
 
 /// The most hooks that run at once.
 const AT_ONCE: usize = 8;
@@ -35,21 +36,18 @@ type Queues = Arc<Mutex<HashMap<FarmName, VecDeque<Notice>>>>;
 pub struct Hooks {
     queues: Queues,
     at_once: Arc<Semaphore>,
+    vitals: Arc<Vitals>,
     /// One for each farm that something waits or runs for.
     tasks: Mutex<JoinSet<()>>,
 }
 
-impl Default for Hooks {
-    fn default() -> Self {
-        Self {
-            queues: Queues::default(),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            tasks: Mutex::default(),
-        }
-    }
-}
-
 impl Hooks {
+    /// `vitals` are told of what no hook was told.
+    pub fn new(vitals: Arc<Vitals>) -> Self {
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        Self { queues: Queues::default(), at_once, vitals, tasks: Mutex::default() }
+    }
+
     /// Has `hook` of `farm` told of `event_json`, after all that was notified for the farm before. Returns at once. Only
     /// within the daemon's runtime.
     pub fn notify(&self, farm: &FarmName, hook: &Hook, event_json: String) {
@@ -61,6 +59,7 @@ impl Hooks {
             {
                 let hook = program(&lost.hook);
                 tracing::warn!(%farm, hook, event = lost.event, "a hook was not told of a change: too many wait");
+                self.vitals.lose_hook(format!("{hook} of farm '{farm}': too many changes wait for it"));
             }
             queue.push_back(notice);
             return;
@@ -73,12 +72,12 @@ impl Hooks {
                 tracing::error!(%error, "the hooks of a farm broke off");
             }
         }
-        tasks.spawn(work(farm.clone(), self.queues.clone(), self.at_once.clone()));
+        tasks.spawn(work(farm.clone(), self.queues.clone(), self.at_once.clone(), self.vitals.clone()));
     }
 }
 
 /// Works through a farm's queue and ends when it is empty.
-async fn work(farm: FarmName, queues: Queues, at_once: Arc<Semaphore>) {
+async fn work(farm: FarmName, queues: Queues, at_once: Arc<Semaphore>, vitals: Arc<Vitals>) {
     loop {
         // Never closed.
         let Ok(_permit) = at_once.acquire().await else { return };
@@ -92,11 +91,11 @@ async fn work(farm: FarmName, queues: Queues, at_once: Arc<Semaphore>) {
                 }
             }
         };
-        tell(&farm, notice).await;
+        tell(&farm, notice, &vitals).await;
     }
 }
 
-async fn tell(farm: &FarmName, notice: Notice) {
+async fn tell(farm: &FarmName, notice: Notice, vitals: &Vitals) {
     let Notice { hook, event } = notice;
     let job = Job {
         command: hook.command.clone(),
@@ -117,6 +116,7 @@ async fn tell(farm: &FarmName, notice: Notice) {
         }
         Err(Untried(reason)) => {
             tracing::warn!(%farm, hook = hook_name, reason, "a hook could not be run");
+            vitals.lose_hook(format!("{hook_name} of farm '{farm}': {reason}"));
         }
     }
 }

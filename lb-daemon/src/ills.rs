@@ -16,8 +16,10 @@ use tokio::sync::watch;
 pub use lb_core::ills::Condition;
 
 use crate::clock;
+use crate::config::Patient;
 use crate::handle::{Command, Handle};
 use crate::logging::Lines;
+use crate::overrides::Overrides;
 use crate::supervise::{Supervisor, Task};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,10 +34,12 @@ pub struct IllWatch {
 }
 
 impl IllWatch {
-    /// Starts it for the daemon behind `handle`, whose pins are in `pins`.
-    pub fn spawn(handle: Handle, lines: Arc<Lines>, pins: PathBuf) -> Self {
+    /// Starts it for the daemon behind `handle`.
+    pub fn spawn(handle: Handle, lines: Arc<Lines>, places: Places) -> Self {
         let (sender, condition) = watch::channel(Arc::default());
-        let looking = Looking { handle, lines, pins, sender, watch: Watch::default(), handled: 0 };
+        let (watch, patient) = (Watch::default(), Patient::default());
+        let looking =
+            Looking { handle, lines, places, sender, watch, patient, left: Left::default(), handled: 0 };
         Self { condition, task: Task::spawn(looking.run()) }
     }
 
@@ -49,12 +53,39 @@ impl IllWatch {
     }
 }
 
+/// Where to look, and what the start has found.
+#[derive(Debug)]
+pub struct Places {
+    pub pins: PathBuf,
+    /// The configuration's `state_dir`.
+    pub state: PathBuf,
+    /// Why the control socket is for root alone though it is meant for others.
+    pub closed: Option<String>,
+}
+
+/// What somebody has left in those places, by name.
+#[derive(Debug, Clone, Default)]
+struct Left {
+    former_maps: Vec<String>,
+    damaged_overrides: Vec<String>,
+}
+
+impl Left {
+    fn look(pins: &Path, state: &Path) -> Self {
+        let damaged = Overrides::damaged(state).into_iter().map(|path| path.display().to_string());
+        Self { former_maps: former_maps(pins), damaged_overrides: damaged.collect() }
+    }
+}
+
 struct Looking {
     handle: Handle,
     lines: Arc<Lines>,
-    pins: PathBuf,
+    places: Places,
     sender: watch::Sender<Arc<Condition>>,
     watch: Watch,
+    patient: Patient<Left>,
+    /// As of the last look that came to an end.
+    left: Left,
     /// Log lines that were written or lost by the last look.
     handled: u64,
 }
@@ -77,6 +108,8 @@ impl Looking {
                 log_written: self.lines.written(),
                 log_lost: signs.log_lost,
                 events_lost: signs.events_lost,
+                hooks_lost: signs.hooks_lost,
+                sweep_age: signs.sweep_age,
             }));
         }
     }
@@ -88,11 +121,24 @@ impl Looking {
         tokio::time::timeout(PATIENCE, answer).await.ok();
         let loop_answered_in = clock::now().saturating_duration_since(asked);
         let checks = self.handle.checks.load().await.unwrap_or_default();
-        let (pins, handled) = (self.pins.clone(), self.lines.handled());
-        let former = tokio::task::spawn_blocking(move || former_maps(&pins)).await;
+        let (pins, state) = (self.places.pins.clone(), self.places.state.clone());
+        if let Ok(left) = self.patient.look(move || Left::look(&pins, &state)).await {
+            self.left = left;
+        }
+        let Left { former_maps, damaged_overrides } = self.left.clone();
+        let handled = self.lines.handled();
         let log_stuck = !self.lines.is_idle() && handled == std::mem::replace(&mut self.handled, handled);
+        let (vitals, now) = (&self.handle.vitals, clock::now());
+        let (hooks_lost, hook_trouble) = vitals.hooks_lost();
         Signs {
             loop_answered_in,
+            behind: vitals.behind(),
+            sweep_age: vitals.sweep_age(now),
+            cutting_for: vitals.cutting_for(now),
+            hooks_lost,
+            hook_trouble,
+            damaged_overrides,
+            socket: self.places.closed.clone(),
             late_checks: late(&checks.lateness),
             log_lost: self.lines.lost(),
             log_stuck,
@@ -100,7 +146,7 @@ impl Looking {
             events_lost: self.handle.events.lost(),
             crowded_tables: crowded(&self.handle.snapshot().tables),
             config_file: self.handle.file.borrow().advice(),
-            former_maps: former.unwrap_or_default(),
+            former_maps,
         }
     }
 

@@ -28,3 +28,4 @@ pub mod signals;
 pub mod supervise;
 #[cfg(test)]
 mod test_net;
+pub mod vitals;

@@ -12,7 +12,8 @@ use lb_core::config::renames::Heirs;
 use lb_core::state::AdminState;
 use serde::{Deserialize, Serialize};
 
-use crate::config::write_atomically;
+use crate::clock;
+use crate::config::{LoadError, read_text, write_atomically};
 
 /// What was set on one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +30,11 @@ pub struct Overrides {
     set: BTreeMap<(FarmName, BackendName), Override>,
 }
 
+/// In `state_dir`.
+const FILE: &str = "backends.json";
+/// What the name of one that cannot be read goes on with; the time follows.
+const ASIDE: &str = ".damaged-";
+
 /// As in the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,39 +47,31 @@ struct Entry {
 }
 
 impl Overrides {
-    /// Reads what is kept under `state_dir`; nothing is no error.
+    /// Reads what is kept under `state_dir`; nothing is no error. What cannot be read is put aside under another name
+    /// ([`Overrides::damaged`]) and said: all backends are as the configuration has them then.
     ///
     /// # Errors
     ///
-    /// If the directory cannot be made, or the file cannot be read.
+    /// If the directory cannot be made.
     pub fn load(state_dir: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(state_dir)
             .with_context(|| format!("cannot create {}", state_dir.display()))?;
-        let path = state_dir.join("backends.json");
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { path, set: BTreeMap::new() });
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let entries: Vec<Entry> = serde_json::from_str(&text).with_context(|| {
-            format!(
-                "{} is damaged; mend it, or remove it to forget drained and maintained backends",
-                path.display()
-            )
-        })?;
-        let set = entries.into_iter().filter_map(|entry| {
-            let key = (FarmName::new(&entry.farm)?, BackendName::new(&entry.backend)?);
-            Some((
-                key,
-                Override {
-                    admin: entry.admin_state,
-                    weight: entry.weight.filter(|&weight| weight <= WEIGHT_MAX),
-                },
-            ))
+        let path = state_dir.join(FILE);
+        let set = read(&path).unwrap_or_else(|why| {
+            put_aside(&path, &why);
+            BTreeMap::new()
         });
-        Ok(Self { path, set: set.collect() })
+        Ok(Self { path, set })
+    }
+
+    /// The files that could not be read at this start or an earlier one, and that nobody has removed since.
+    pub fn damaged(state_dir: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(state_dir) else { return Vec::new() };
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let damaged = names.filter(|name| name.to_string_lossy().starts_with(&format!("{FILE}{ASIDE}")));
+        let mut paths: Vec<PathBuf> = damaged.map(|name| state_dir.join(name)).collect();
+        paths.sort();
+        paths
     }
 
     pub fn get(&self, farm: &FarmName, backend: &BackendName) -> Override {
@@ -134,6 +132,36 @@ impl Overrides {
     }
 }
 
+/// What is kept in a file, if it is there; or why that cannot be told.
+fn read(path: &Path) -> Result<BTreeMap<(FarmName, BackendName), Override>, String> {
+    let text = match read_text(path) {
+        Ok(text) => text,
+        Err(LoadError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let entries: Vec<Entry> =
+        serde_json::from_str(&text).map_err(|error| format!("{} is damaged: {error}", path.display()))?;
+    let set = entries.into_iter().filter_map(|entry| {
+        let key = (FarmName::new(&entry.farm)?, BackendName::new(&entry.backend)?);
+        let weight = entry.weight.filter(|&weight| weight <= WEIGHT_MAX);
+        Some((key, Override { admin: entry.admin_state, weight }))
+    });
+    Ok(set.collect())
+}
+
+/// Keeps a file that cannot be read from being written over.
+fn put_aside(path: &Path, why: &str) {
+    let seconds = clock::wall().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let aside = path.with_file_name(format!("{FILE}{ASIDE}{seconds}"));
+    let kept = match std::fs::rename(path, &aside) {
+        Ok(()) => format!("it is kept as {}", aside.display()),
+        Err(error) => format!("it cannot be kept as {}: {error}", aside.display()),
+    };
+    tracing::error!("{why}; {kept}; what operators had set on backends is not in force");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,10 +182,27 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_said_and_kept() {
+    fn what_cannot_be_read_is_kept_aside_and_hinders_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("backends.json"), "[{").unwrap();
-        let error = Overrides::load(folder.path()).unwrap_err();
-        assert!(format!("{error:#}").contains("is damaged"), "{error:#}");
+        let path = folder.path().join(FILE);
+        let load = || {
+            let loaded = Overrides::load(folder.path()).unwrap();
+            assert!(loaded.set.is_empty());
+            loaded.save().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "[]");
+            let damaged = Overrides::damaged(folder.path());
+            damaged.iter().for_each(|path| assert!(path.starts_with(folder.path())));
+            damaged
+        };
+        assert_eq!(load(), Vec::<PathBuf>::new(), "there was nothing");
+        for bytes in [&b"[{"[..], b"\xff\xfe", b"{\"a\": 1}"] {
+            std::fs::write(&path, bytes).unwrap();
+            let [aside] = &load()[..] else { panic!("it is not there") };
+            assert_eq!(std::fs::read(aside).unwrap(), bytes);
+            std::fs::remove_file(aside).unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(load().len(), 1, "a pipe that nobody writes to");
     }
 }

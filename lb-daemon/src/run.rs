@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use lb_core::config::model::Config;
 use lb_core::sizing;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Gid, Group};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::daemon::{Daemon, Start};
 use crate::datapath::{Datapath, Reader};
 use crate::handle::Format;
-use crate::ills::IllWatch;
+use crate::ills::{IllWatch, Places};
 use crate::logging::{Lines, Log};
 use crate::memory::Memory;
 use crate::netlink::Netlink;
@@ -105,16 +106,11 @@ async fn serve(loaded: Loaded, stay: bool, signals: Signals, lines: Arc<Lines>) 
     let settings = config.daemon.clone();
     let (supervisor, endings) = Supervisor::new();
     let (netlink, changes) = Netlink::connect().context("cannot open a netlink socket")?;
-    let links = netlink.links().await.context("cannot list the network interfaces")?;
-    for name in &settings.interfaces {
-        if !links.iter().any(|link| link.name == *name) {
-            return Err(crate::datapath::AttachError::NoInterface(name.clone()).into());
-        }
-    }
     refuse_second_daemon(&settings.socket).await?;
     let overrides = Overrides::load(&settings.state_dir)?;
     let home = Home::claim(&settings.bpffs_dir)?;
-    let listener = listen(&settings.socket, settings.socket_group.as_deref())?;
+    let (group, closed) = group(settings.socket_group.as_deref());
+    let listener = listen(&settings.socket, group)?;
     let socket = RemoveOnDrop(settings.socket.clone());
 
     let flow_seed = secrets::flow_seed(&settings.state_dir).inspect_err(|_| home.abandon())?;
@@ -148,7 +144,8 @@ async fn serve(loaded: Loaded, stay: bool, signals: Signals, lines: Arc<Lines>) 
         }
     };
     let mut handle = daemon.handle();
-    let mut ills = IllWatch::spawn(handle.clone(), lines, home.dir.clone());
+    let places = Places { pins: home.dir.clone(), state: settings.state_dir.clone(), closed };
+    let mut ills = IllWatch::spawn(handle.clone(), lines, places);
     ills.watch(&supervisor);
     handle.condition = ills.condition();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -258,17 +255,22 @@ fn mount_bpffs(dir: &Path) -> anyhow::Result<()> {
         .context("cannot mount a bpffs at /sys/fs/bpf")
 }
 
-/// The control socket: for root, and for the members of `group`.
-fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<UnixListener> {
-    let gid = match group {
-        None => None,
-        Some(name) => {
-            let group = nix::unistd::Group::from_name(name).context("cannot read the groups")?;
-            let unknown =
-                || format!("`socket_group`: there is no group '{name}' (`groupadd {name}` makes one)");
-            Some(group.with_context(unknown)?.gid)
-        }
+/// The group of a name; or why the socket is for root alone.
+fn group(name: Option<&str>) -> (Option<Gid>, Option<String>) {
+    let Some(name) = name else { return (None, None) };
+    let why = match Group::from_name(name) {
+        Ok(Some(group)) => return (Some(group.gid), None),
+        Ok(None) => format!("there is no group '{name}' (`groupadd {name}` makes one)"),
+        Err(error) => format!("the groups cannot be read: {error}"),
     };
+    let closed = format!(
+        "`socket_group`: {why}: the control socket is for root alone until the daemon is started again"
+    );
+    (None, Some(closed))
+}
+
+/// The control socket: for root, and for the members of a group.
+fn listen(path: &Path, gid: Option<Gid>) -> anyhow::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }

@@ -56,14 +56,6 @@ fn prepared() -> (Daemon, Topology) {
 }
 
 #[test]
-fn an_interface_that_is_not_there_is_refused_and_nothing_changed() {
-    let (daemon, topology) = prepared();
-    daemon.edit_config("\"back\"", "\"nosuch0\"").unwrap();
-    assert_refused(&run(&topology, &daemon.config()), 1, "nosuch0");
-    assert_untouched(&topology, &daemon);
-}
-
-#[test]
 fn an_invalid_configuration_is_refused_with_its_place_and_nothing_changed() {
     let cases = [
         ("ports = [80]", "ports = [80]\nwieght = 3", "wieght"),

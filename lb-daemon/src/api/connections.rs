@@ -1,6 +1,7 @@
 //! `/v1/connections`: the tracked connections, to list and to cut.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -18,6 +19,9 @@ use crate::handle::Command;
 /// How many connections are listed unless the request says otherwise, and at most.
 const LIMIT: usize = 1000;
 const LIMIT_MAX: usize = 100_000;
+
+/// Connections are cut in hundredths of a second. Whoever asked for it is answered after so long in any case.
+const CUT_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -89,6 +93,8 @@ pub(super) async fn list_connections(
          body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such farm or backend",
          body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "It takes too long, and goes on",
+         body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn cut_connections(
@@ -97,8 +103,17 @@ pub(super) async fn cut_connections(
     QueryOf(query): QueryOf<CutQuery>,
 ) -> Result<Json<Cut>, Problem> {
     let filter = filter(&api.handle.snapshot(), query.farm, query.backend, query.client)?;
-    let cut = api.handle.ask(by, |reply| Command::Cut { filter, reply }).await?;
-    Ok(Json(Cut { cut }))
+    let cut = api.handle.ask(by, |reply| Command::Cut { filter, reply });
+    match tokio::time::timeout(CUT_WITHIN, cut).await {
+        Ok(cut) => Ok(Json(Cut { cut: cut? })),
+        Err(_) => {
+            let seconds = CUT_WITHIN.as_secs();
+            let detail = format!(
+                "the connections are not all cut after {seconds} s; it goes on, and an event tells when it is done"
+            );
+            Err(Problem::failed(detail))
+        }
+    }
 }
 
 fn filter(

@@ -19,5 +19,9 @@ pub(super) fn write(condition: &Condition, to: &mut Writer<'_>) -> fmt::Result {
     let help = "Lines of the log that were lost: they could not be written, or nobody took them";
     to.counter("log_lines_lost", help, condition.log_lost)?;
     let help = "Events that readers of the stream have missed, since they were too slow";
-    to.counter("events_lost", help, condition.events_lost)
+    to.counter("events_lost", help, condition.events_lost)?;
+    let help = "Changes that hooks were not told of: too many waited, or the hook could not be run";
+    to.counter("hooks_lost", help, condition.hooks_lost)?;
+    let help = "How long ago the last sweep of the connection tables ended";
+    to.gauge("sweep_age_seconds", help, condition.sweep_age.as_secs())
 }

@@ -101,7 +101,8 @@ pub struct ConfigFile {
 /// Something is wrong with the daemon itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ill {
-    /// `loop`, `checks`, `connection-table`, `config-file`, `log`, `events` or `former-maps`.
+    /// `loop`, `data-plane`, `sweep`, `cut`, `checks`, `connection-table`, `overrides`, `config-file`, `hooks`, `log`, `events`,
+    /// `socket` or `former-maps`.
     pub kind: String,
     #[schema(format = DateTime)]
     pub since: String,

@@ -27,6 +27,7 @@ use lb_core::config::{ConfigError, Position};
 pub use defects::DefectWatch;
 pub use edit::{EditError, FarmEdit, edit};
 pub use host::{Defect, defects_of};
+pub use patient::Patient;
 pub use read::read_text;
 pub use watch::{FileState, FileWatch};
 pub use write::{Staged, WriteError, stage, write_atomically};

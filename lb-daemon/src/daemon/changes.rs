@@ -257,8 +257,9 @@ impl Daemon {
         if done.gone.is_empty() {
             return self.conclude(number, done);
         }
-        let (reader, gone) = (self.dataplane.reader(), done.gone.clone());
+        let (reader, gone, cutting) = (self.dataplane.reader(), done.gone.clone(), self.vitals.cutting());
         self.jobs.run(Done::Broke(number), move || {
+            let _cutting = cutting;
             reader.cut_vips(&gone);
             Done::VipsCut(number)
         });

@@ -72,7 +72,9 @@ impl Daemon {
     /// Cuts connections beside the loop: a large table takes a while.
     fn cut(&self, filter: ConnectionFilter, reply: Reply<u64>) {
         let (reader, events, by) = (self.dataplane.reader(), self.events.clone(), self.by);
+        let cutting = self.vitals.cutting();
         self.jobs.run(Done::Nothing, move || {
+            let _cutting = cutting;
             let cut = reader.cut(&filter);
             if cut > 0 {
                 let who = by.map(|by| format!(" ({by})")).unwrap_or_default();

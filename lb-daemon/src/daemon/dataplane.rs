@@ -220,7 +220,8 @@ impl Dataplane {
     /// `eth0 (native)` and so on.
     pub fn interfaces_text(&self) -> String {
         let texts = self.attached.values().map(|it| format!("{} ({})", it.interface, it.mode()));
-        texts.collect::<Vec<_>>().join(", ")
+        let texts: Vec<String> = texts.collect();
+        if texts.is_empty() { "no interface".to_owned() } else { texts.join(", ") }
     }
 
     /// Every interface that is wanted, those included that are missing.
@@ -278,9 +279,13 @@ async fn prepare(config: &Config, datapath: &mut Datapath, netlink: &Netlink) ->
     }
     let mut attached = BTreeMap::new();
     for name in &config.daemon.interfaces {
-        let link = links.iter().find(|link| link.name == *name);
-        let link = link.ok_or_else(|| AttachError::NoInterface(name.clone()))?;
-        attached.insert(link.index, datapath.attach(name, link.index, config.daemon.xdp_mode)?);
+        // One that is missing may come later, as one that went may come back.
+        let Some(link) = links.iter().find(|link| link.name == *name) else { continue };
+        match datapath.attach(name, link.index, config.daemon.xdp_mode) {
+            Ok(new) => drop(attached.insert(link.index, new)),
+            Err(AttachError::NoInterface(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let all: Vec<Attached> = attached.values().cloned().collect();
     datapath.detach_others(&all)?;

@@ -103,6 +103,7 @@ impl Daemon {
                 key,
                 reason: report.reason.clone(),
                 connections: 0,
+                unfinished: false,
             };
             self.cut_and_tell(BTreeMap::from([(id, down)]));
         }

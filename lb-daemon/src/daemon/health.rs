@@ -10,7 +10,7 @@ use lb_core::standing::{Known, Turn};
 use lb_core::state::{EventKind, EventLevel};
 
 use super::changing::Former;
-use super::jobs::Done;
+use super::jobs::CUT_WITHIN;
 use super::judgements::{Health, Judgements};
 use super::{BackendKey, Daemon, describe};
 use crate::checks::{BackendHealth, Judgement, targets};
@@ -27,6 +27,8 @@ pub(super) struct Down {
     /// Whether its connections are cut, and how many they are.
     pub cut: bool,
     pub connections: u64,
+    /// That takes longer than who is down can wait to be told.
+    pub unfinished: bool,
     /// Who it was, if the configuration no longer has it.
     pub former: Option<String>,
 }
@@ -35,7 +37,12 @@ impl Down {
     /// What becomes of its connections.
     pub fn fate(&self) -> String {
         let connections = describe::count(self.connections, "connection");
-        if self.cut { format!("{connections} cut") } else { format!("it keeps {connections}") }
+        match (self.unfinished, self.cut) {
+            (true, true) => "its connections are still being cut".to_owned(),
+            (true, false) => "it keeps its connections".to_owned(),
+            (false, true) => format!("{connections} cut"),
+            (false, false) => format!("it keeps {connections}"),
+        }
     }
 }
 
@@ -256,7 +263,7 @@ impl Daemon {
             let (farm, backend) = self.find(&key.0, &key.1)?;
             let id = self.backend_id(farm, backend)?;
             let cut = farm.on_down == OnDown::Cut;
-            Some((id, Down { cut, key, reason, connections: 0, former: None }))
+            Some((id, Down { cut, key, reason, connections: 0, unfinished: false, former: None }))
         });
         self.cut_and_tell(down.collect());
     }
@@ -268,8 +275,11 @@ impl Daemon {
         }
         // Beside the loop, and in one go for all of them: a large table takes a while. The events follow when it is done. If a
         // farm then tries all its backends, those who come by that are not meant.
-        let (reader, done, now) = (self.dataplane.reader(), self.jobs.done(), self.dataplane.ticks());
-        self.jobs.run(Done::Nothing, move || {
+        let (reader, now, cutting) = (self.dataplane.reader(), self.dataplane.ticks(), self.vitals.cutting());
+        let unfinished: Vec<Down> =
+            down.values().map(|down| Down { unfinished: true, ..down.clone() }).collect();
+        self.jobs.cut(CUT_WITHIN, unfinished, move || {
+            let _cutting = cutting;
             reader.cut_backends(now, |backend| match down.get_mut(&backend) {
                 Some(down) => {
                     down.connections += 1;
@@ -277,9 +287,7 @@ impl Daemon {
                 }
                 None => false,
             });
-            // The daemon may have stopped meanwhile.
-            down.into_values().for_each(|down| drop(done.send(Done::Cut(Box::new(down)))));
-            Done::Nothing
+            down.into_values().collect()
         });
     }
 

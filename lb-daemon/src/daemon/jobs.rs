@@ -83,6 +83,9 @@ impl InForce {
     }
 }
 
+/// Connections are cut in hundredths of a second; who is down is told after so long in any case.
+pub(super) const CUT_WITHIN: Duration = Duration::from_secs(2);
+
 /// So many jobs of which nobody expects an end any more are no accident.
 const STUCK_MAX: usize = 4;
 
@@ -143,9 +146,27 @@ impl Jobs {
         });
     }
 
-    /// For jobs that tell more than once.
-    pub fn done(&self) -> mpsc::UnboundedSender<Done> {
-        self.done.clone()
+    /// Cuts the connections of backends that went down, which are told when that is done; if it takes too long, as they are by
+    /// then.
+    pub fn cut(
+        &self,
+        patience: Duration,
+        unfinished: Vec<Down>,
+        work: impl FnOnce() -> Vec<Down> + Send + 'static,
+    ) {
+        let (done, mut job) = (self.done.clone(), tokio::task::spawn_blocking(work));
+        tokio::spawn(async move {
+            let told = match tokio::time::timeout(patience, &mut job).await {
+                Ok(Ok(cut)) => cut,
+                Ok(Err(error)) => {
+                    tracing::error!("cutting connections broke off: {error}");
+                    unfinished
+                }
+                Err(_) => unfinished,
+            };
+            // The daemon may have stopped meanwhile.
+            told.into_iter().for_each(|down| drop(done.send(Done::Cut(Box::new(down)))));
+        });
     }
 
     /// Somebody has stopped waiting for a job; the mark is taken back when it ends after all.
@@ -178,6 +199,8 @@ impl Pass {
 
 #[cfg(test)]
 mod tests {
+    use lb_core::config::model::{BackendName, FarmName};
+
     use super::*;
 
     #[tokio::test]
@@ -222,6 +245,30 @@ mod tests {
         }
         let _answer = ask(Box::new(|| {}));
         assert!(matches!(inbox.recv().await, Some(Done::Judged(..))));
+    }
+
+    #[tokio::test]
+    async fn who_is_down_is_told_though_cutting_his_connections_does_not_end() {
+        let (jobs, mut inbox) = Jobs::new();
+        let key = (FarmName::new("web").unwrap(), BackendName::new("a").unwrap());
+        let reason = "connection refused".to_owned();
+        let down = Down { key, reason, cut: true, connections: 0, unfinished: true, former: None };
+        let cut = vec![Down { connections: 7, unfinished: false, ..down.clone() }];
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        jobs.cut(Duration::from_millis(20), vec![down.clone()], move || {
+            held.recv().ok();
+            cut
+        });
+        let fate = |done: Option<Done>| match done {
+            Some(Done::Cut(down)) => down.fate(),
+            _ => panic!("it is not told"),
+        };
+        assert_eq!(fate(inbox.recv().await), "its connections are still being cut");
+        drop(hold);
+        jobs.cut(Duration::from_secs(20), vec![down.clone()], move || {
+            vec![Down { connections: 2, unfinished: false, ..down }]
+        });
+        assert_eq!(fate(inbox.recv().await), "2 connections cut", "and nothing more of the first");
     }
 
     #[test]

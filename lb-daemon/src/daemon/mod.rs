@@ -44,6 +44,7 @@ use crate::network::News;
 use crate::overrides::Overrides;
 use crate::signals::{Asked, Signals};
 use crate::supervise::{Ended, Endings};
+use crate::vitals::Vitals;
 use changing::{Changing, Request};
 use dataplane::Dataplane;
 use jobs::{Done, Jobs};
@@ -109,6 +110,7 @@ pub struct Daemon {
     running: bool,
 
     hooks: Hooks,
+    vitals: Arc<Vitals>,
     events: Arc<Events>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     commands: mpsc::Sender<Order>,
@@ -140,6 +142,7 @@ impl Daemon {
             defects: self.defects.defects(),
             // Told by who looks at the daemon from outside.
             condition: watch::channel(Arc::default()).1,
+            vitals: self.vitals.clone(),
         }
     }
 
@@ -220,6 +223,7 @@ impl Daemon {
 
     /// A round of the sweep is over.
     fn swept(&mut self, freed: bool) {
+        self.vitals.swept();
         if freed {
             self.follow();
         }
@@ -284,8 +288,11 @@ impl Daemon {
         desired.former_vips = self.former_vips.keys().map(|&vip| mapped(vip)).collect();
         desired.leaving_vips = self.surroundings.ours().iter().map(|&vip| mapped(vip)).collect();
         let (sweeping, changes) = (&self.sweeping, self.dataplane.changes());
-        self.dataplane
-            .reconcile(&desired, self.surroundings.ways().hops(), |number| sweeping.is_borne(number, changes))
+        self.dataplane.reconcile(&desired, self.surroundings.ways().hops(), |number| {
+            sweeping.is_borne(number, changes)
+        })?;
+        self.vitals.follows(None);
+        Ok(())
     }
 
     /// As [`Daemon::reconcile`], for changes that nobody waits for: what fails is tried again.
@@ -295,6 +302,7 @@ impl Daemon {
                 tracing::error!("the data plane does not follow, trying again: {error:#}");
             }
             self.dataplane.set_behind();
+            self.vitals.follows(Some(format!("{error:#}")));
         }
     }
 

@@ -194,7 +194,8 @@ impl Daemon {
         };
         self.follow();
         let id = self.find(&key.0, &key.1).and_then(|(farm, backend)| self.backend_id(farm, backend));
-        let down = Down { cut: false, key: key.clone(), reason, connections: 0, former: None };
+        let down =
+            Down { cut: false, key: key.clone(), reason, connections: 0, unfinished: false, former: None };
         self.cut_and_tell(id.into_iter().map(|id| (id, down.clone())).collect());
         self.publish();
     }

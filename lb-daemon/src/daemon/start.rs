@@ -28,6 +28,7 @@ use crate::network::Network;
 use crate::overrides::Overrides;
 use crate::signals::Signals;
 use crate::supervise::{Endings, Supervisor};
+use crate::vitals::Vitals;
 
 /// The network answers in hundredths of a second. A start does not wait for longer.
 const NETWORK_WITHIN: Duration = Duration::from_secs(5);
@@ -82,6 +83,7 @@ impl Daemon {
             tick_lateness: Histogram::default(),
             farms: Vec::new(),
         };
+        let vitals = Arc::<Vitals>::default();
         let (snapshots, events) = (watch::channel(Arc::new(empty)).0, Arc::<Events>::default());
         let mut file = FileWatch::spawn(config_path.clone(), snapshots.subscribe(), events.clone());
         file.watch(&supervisor);
@@ -115,7 +117,8 @@ impl Daemon {
             jobs,
             tick_lateness: Histogram::default(),
             running: false,
-            hooks: Hooks::default(),
+            hooks: Hooks::new(vitals.clone()),
+            vitals,
             events,
             snapshots,
             commands,
@@ -141,11 +144,20 @@ impl Daemon {
         let number = self.want();
         self.wait_for_network(number).await;
         self.watch_backends(|daemon, farm, backend, _| daemon.held_before(farm, backend));
+        let config = self.config.clone();
         let how =
             if self.dataplane.adopted() { "adopted the running data plane" } else { "loaded the data plane" };
         let (version, on) = (env!("CARGO_PKG_VERSION"), self.dataplane.interfaces_text());
         let message = format!("drover {version} started: {how}, on {on}");
         self.tell(EventLevel::Info, EventKind::DaemonStarted, None, None, message);
+        for name in &config.daemon.interfaces {
+            if !self.surroundings.links().iter().any(|link| link.name == *name) {
+                let message = format!(
+                    "there is no interface '{name}' (`ip link` lists those that there are): nothing is served by it until it comes"
+                );
+                self.tell(EventLevel::Error, EventKind::Interface, None, None, message);
+            }
+        }
         self.publish();
         Ok(())
     }

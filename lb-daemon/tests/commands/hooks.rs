@@ -1,10 +1,12 @@
 //! Hooks: told of each change, in order, and never in anybody's way.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_core::config::model::{FarmName, Hook};
 use lb_daemon::hooks::Hooks;
+use lb_daemon::vitals::Vitals;
 
 use crate::scene::{PATIENCE, Scene, eventually, farm};
 
@@ -28,7 +30,7 @@ fn changes_arrive_in_order_on_standard_input() {
     let scene = Scene::new();
     let (_file, log) = log();
     let plugin = scene.plugin("echo \"$DROVER_FARM $(cat)\" >> $1");
-    let hooks = Hooks::default();
+    let hooks = Hooks::new(Arc::default());
     {
         let _inside = scene.runtime.enter();
         for number in 0..20 {
@@ -47,7 +49,8 @@ fn a_large_event_to_a_hook_that_does_not_read_blocks_nothing() {
     let scene = Scene::new();
     let (_file, log) = log();
     let deaf = scene.plugin("echo deaf >> $1; exit 1");
-    let hooks = Hooks::default();
+    let vitals = Arc::<Vitals>::default();
+    let hooks = Hooks::new(vitals.clone());
     {
         let _inside = scene.runtime.enter();
         hooks.notify(&farm(), &hook(&deaf, &[&log], PATIENCE), "x".repeat(1 << 20));
@@ -55,6 +58,9 @@ fn a_large_event_to_a_hook_that_does_not_read_blocks_nothing() {
         hooks.notify(&farm(), &hook(&deaf, &[&log], PATIENCE), String::new());
     }
     eventually("both ran", || fs::read_to_string(&log).unwrap() == "deaf\ndeaf\n");
+    let (lost, why) = vitals.hooks_lost();
+    assert_eq!(lost, 1, "the one that is not there: the others have run");
+    assert!(why.unwrap().starts_with("no-such-hook of farm 'mail': "));
     scene.assert_clean();
 }
 
@@ -63,7 +69,7 @@ fn a_hung_hook_delays_its_own_farm_alone() {
     let scene = Scene::new();
     let (_file, log) = log();
     let (hung, quick) = (scene.plugin("sleep 1000"), scene.plugin("cat >> $1"));
-    let hooks = Hooks::default();
+    let hooks = Hooks::new(Arc::default());
     let (short, other) = (Duration::from_secs(2), FarmName::new("web").unwrap());
     let started = Instant::now();
     {
@@ -84,7 +90,8 @@ fn of_too_many_changes_the_oldest_are_lost() {
     // The first one holds the others up until all are there.
     let (gate, plugin) =
         (scene.plugin("while [ ! -s $1 ]; do sleep 0.02; done"), scene.plugin("echo \"$(cat)\" >> $1"));
-    let hooks = Hooks::default();
+    let vitals = Arc::<Vitals>::default();
+    let hooks = Hooks::new(vitals.clone());
     {
         let _inside = scene.runtime.enter();
         hooks.notify(&farm(), &hook(&gate, &[&log], PATIENCE), String::new());
@@ -101,6 +108,9 @@ fn of_too_many_changes_the_oldest_are_lost() {
     eventually("the last was told", || text().ends_with("70\n"));
     let expected: String = (7..=70).map(|number| format!("{number}\n")).collect();
     assert_eq!(text(), format!("go\n{expected}"));
+    let (lost, why) = vitals.hooks_lost();
+    assert_eq!(lost, 6);
+    assert!(why.unwrap().contains("too many changes wait"));
     scene.assert_clean();
 }
 
@@ -108,7 +118,7 @@ fn of_too_many_changes_the_oldest_are_lost() {
 fn dropping_the_hooks_kills_what_runs() {
     let scene = Scene::new();
     let hung = scene.plugin("sleep 1000 & setsid sleep 1000 & sleep 1000");
-    let hooks = Hooks::default();
+    let hooks = Hooks::new(Arc::default());
     {
         let _inside = scene.runtime.enter();
         hooks.notify(&farm(), &hook(&hung, &[], PATIENCE), String::new());

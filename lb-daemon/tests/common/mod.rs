@@ -64,7 +64,8 @@ pub fn start() -> Fake {
     let dataplane = Arc::new(FakeDataplane);
     let defects = watch::channel(Arc::from([])).1;
     let condition = watch::channel(Arc::new(ailing())).1;
-    let handle = Handle { commands, snapshots, events, dataplane, checks, file, defects, condition };
+    let vitals = Arc::default();
+    let handle = Handle { commands, snapshots, events, dataplane, checks, file, defects, condition, vitals };
     let task = tokio::spawn(answer(inbox, publisher, asked.clone()));
     Fake { handle, asked, task, file: file_state }
 }
@@ -76,7 +77,16 @@ fn ailing() -> Condition {
     let since = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
     let message = "the log cannot be written (no storage space): 12 lines of it are lost".to_owned();
     let ills = vec![Ill { organ: Organ::Log, since, message }];
-    Condition { ills, loop_latency, log_written: 51, log_lost: 12, events_lost: 13 }
+    let sweep_age = Duration::from_millis(600);
+    Condition {
+        ills,
+        loop_latency,
+        log_written: 51,
+        log_lost: 12,
+        events_lost: 13,
+        hooks_lost: 14,
+        sweep_age,
+    }
 }
 
 /// Publishes an event `n` minutes after 1970 began.

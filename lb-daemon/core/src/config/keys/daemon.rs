@@ -35,7 +35,7 @@ pub static DAEMON: Schema = Schema {
             "interfaces",
             list("list of names", &["string", "array"]),
             "Where packets come in, of clients and of backends: XDP attaches there. At least one, none twice; some 32 at \
-             most.",
+             most. One that is not there is shown as missing, and taken when it comes.",
         )
         .absent("required"),
         Key::new(
@@ -45,7 +45,7 @@ pub static DAEMON: Schema = Schema {
              `\"auto\"`: native where the driver can, else generic.",
         ),
         Key::new("socket", path(SOCKET), "The control socket. Absolute, at most 107 bytes."),
-        Key::new("socket_group", text("string"), "The group that may use the socket besides root.").absent("none"),
+        Key::new("socket_group", text("string"), "The group that may use the socket besides root. While there is no such group, the socket is root's alone.").absent("none"),
         Key::new(
             "state_dir",
             path("/var/lib/drover"),
