@@ -13,6 +13,7 @@ pub mod bench;
 pub mod challenge;
 pub mod checksum;
 pub mod hash;
+pub mod icmp;
 pub mod refusal;
 pub mod table;
 pub mod tcp;

@@ -45,9 +45,9 @@ pub const fn steers(flags: u8) -> bool {
 }
 
 /// Bytes that may be on their way at once: beyond any receive buffer that is usual.
-const AHEAD: i32 = 1 << 23;
+pub(crate) const AHEAD: i32 = 1 << 23;
 /// How far a repeated FIN may lie below what was acknowledged since.
-const BEHIND: i32 = 1 << 16;
+pub(crate) const BEHIND: i32 = 1 << 16;
 
 /// What of a segment counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

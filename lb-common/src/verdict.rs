@@ -53,8 +53,8 @@ verdicts! {
     Tagged = 4, "tagged", Pass, "carries a VLAN tag";
     /// Too short to say whom it is for.
     TruncatedIp = 5, "truncated_ip", Pass, "ends within the IP header";
-    /// ICMP, ICMPv6 and whatever else is neither TCP nor UDP.
-    HostProtocol = 6, "host_protocol", Pass, "is for a VIP, but neither TCP nor UDP";
+    /// Protocols other than TCP, UDP and ICMP; of ICMP what is neither an error nor an echo request.
+    HostProtocol = 6, "host_protocol", Pass, "is for a VIP, but of a protocol that is the host's";
     HostPort = 7, "host_port", Pass, "is for a port of a VIP that no farm serves";
     BadIpHeader = 8, "bad_ip_header", Drop, "has an IP header that contradicts itself";
     TruncatedTransport = 9, "truncated_transport", Drop, "ends within the TCP or UDP header";
@@ -84,6 +84,15 @@ verdicts! {
     /// A SYN in a flood.
     Challenged = 27, "challenged", Drop, "opens a connection in a flood; its sender was asked whether it is there";
     ChallengeMet = 28, "challenge_met", Drop, "is the answer of a sender who was asked whether it is there";
+    /// Outer and quoted headers are rewritten.
+    IcmpTranslated = 29, "icmp_translated", Forward, "is an ICMP error about a connection and was translated and sent on";
+    /// The host's own connections have errors, too.
+    IcmpUnknown = 30, "icmp_unknown", Pass, "is an ICMP error about something that is not tracked";
+    IcmpMalformed = 31, "icmp_malformed", Drop, "is an ICMP message that contradicts itself";
+    /// RFC 5927, section 4.1.
+    IcmpImplausible = 32, "icmp_implausible", Drop, "is an ICMP error about a segment that cannot be on its way";
+    EchoAnswered = 33, "echo_answered", Forward, "is an echo request and was answered";
+    EchoUnanswered = 34, "echo_unanswered", Drop, "is an echo request to a VIP that nobody serves";
 }
 
 impl Verdict {

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
+use lb_common::wire::Packet;
 
 /// A frame's bytes, bounds-checked at each view as the verifier demands.
 pub struct Frame {
@@ -93,6 +94,17 @@ impl Frame {
     fn bounded<T>(&self, start: usize) -> Option<*mut T> {
         const { assert!(align_of::<T>() == 1, "a header is made of bytes") };
         if start + size_of::<T>() > self.ctx.data_end() { None } else { Some(start as *mut T) }
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn edit<T>(&mut self, offset: usize) -> Option<&mut T> {
+        self.edit(offset)
+    }
+    #[inline(always)]
+    fn edit_at<T>(&mut self, offset: usize) -> Option<&mut T> {
+        self.edit_at(offset)
     }
 }
 

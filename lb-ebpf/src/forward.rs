@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{BackendEntry, Control, INTERFACES_MAX};
-use lb_common::table::{Fields as _, Layout as _, Line as _, Meta, Target};
+use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, Target};
 use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Tcp, Udp, protocol};
 
@@ -73,6 +73,21 @@ fn try_deliver<F: Calls>(
         return Err(Verdict::TtlExpired);
     }
     let bytes = frame.len() as u64;
+    let egress = address::<F>(frame, control, meta, client, backend)?;
+    translate::<F>(frame, leg, &target, meta, backend)?;
+    maps::count(number, usize::from(meta.is_reverse()), bytes);
+    Ok(egress)
+}
+
+/// Addresses the frame to its next hop: that of the client, or of the backend. The interface that leads there.
+#[inline(always)]
+pub fn address<F: Calls>(
+    frame: &mut Frame,
+    control: &'static Control,
+    meta: Meta,
+    client: Hop,
+    backend: &BackendEntry,
+) -> Result<u32, Verdict> {
     let egress = if meta.is_reverse() {
         let number = u32::from(client.interface()) & (INTERFACES_MAX - 1);
         let interface = maps::interface(control, number).ok_or(Verdict::Inconsistent)?;
@@ -89,8 +104,6 @@ fn try_deliver<F: Calls>(
     if egress == 0 {
         return Err(Verdict::NoNextHop);
     }
-    translate::<F>(frame, leg, &target, meta, backend)?;
-    maps::count(number, usize::from(meta.is_reverse()), bytes);
     Ok(egress)
 }
 

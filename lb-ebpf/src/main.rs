@@ -16,6 +16,7 @@ mod challenge;
 mod context;
 mod family;
 mod forward;
+mod icmp;
 mod line;
 mod lookup;
 mod maps;
@@ -43,6 +44,7 @@ use lb_common::wire::{Ethernet, IpHeader as _, protocol};
 use crate::calls::Calls;
 use crate::context::Frame;
 use crate::family::{V4, V6};
+use crate::icmp::QUOTES;
 use crate::maps::Leg;
 use crate::open::ENTERS;
 use crate::steer::Steered;
@@ -52,14 +54,16 @@ use crate::work::{SENDS, Work, pack};
 pub fn drover(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
     let number = match parse::ethertype(&frame) {
-        Ok(Ethernet::IPV4) => match concerned::<V4>(&frame) {
-            Ok(()) => slowly::<V4>(ctx.ctx, process::<V4>(&mut frame)),
-            Err(verdict) => verdict as u64,
-        },
-        Ok(Ethernet::IPV6) => match concerned::<V6>(&frame) {
-            Ok(()) => slowly::<V6>(ctx.ctx, process_v6(ctx.ctx)),
-            Err(verdict) => verdict as u64,
-        },
+        Ok(Ethernet::IPV4) => {
+            let number =
+                concerned::<V4>(&frame).map_or_else(core::convert::identity, |()| process::<V4>(&mut frame));
+            slowly::<V4>(ctx.ctx, number)
+        }
+        Ok(Ethernet::IPV6) => {
+            let number =
+                concerned::<V6>(&frame).map_or_else(core::convert::identity, |()| process_v6(ctx.ctx));
+            slowly::<V6>(ctx.ctx, number)
+        }
         Ok(Ethernet::VLAN | Ethernet::QINQ) => Verdict::Tagged as u64,
         Ok(_) => Verdict::NotIp as u64,
         Err(verdict) => verdict as u64,
@@ -90,12 +94,17 @@ pub const OPENS: u64 = u64::MAX - 1;
 const ASKS: u64 = u64::MAX - 4;
 /// It opens one, as soon as its backend is chosen.
 pub const CHOOSES: u64 = u64::MAX - 5;
+/// It is an ICMP message.
+const ICMP: u64 = u64::MAX - 7;
 
-/// Most packets of a host that does other things, too, go no further than this.
+/// Most packets of a host that does other things, too, go no further than this. An ICMP error may concern us by what it quotes alone.
 #[inline(always)]
-fn concerned<F: Calls>(frame: &Frame) -> Result<(), Verdict> {
-    let header = parse::ip::<F>(frame)?;
-    if maps::may_concern(&header.src(), &header.dst()) { Ok(()) } else { Err(Verdict::NotForVip) }
+fn concerned<F: Calls>(frame: &Frame) -> Result<(), u64> {
+    let header = parse::ip::<F>(frame).map_err(|verdict| verdict as u64)?;
+    if maps::may_concern(&header.src(), &header.dst()) {
+        return Ok(());
+    }
+    Err(if header.protocol() == F::ICMP { ICMP } else { Verdict::NotForVip as u64 })
 }
 
 /// The way of packets of established connections.
@@ -117,6 +126,10 @@ fn process_v6(context: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     let mut number = fast;
+    if number == ICMP {
+        number = icmp::receive::<F>(context);
+        return if number == QUOTES { icmp::pass_on::<F>(context) } else { number };
+    }
     if number == SLOW {
         number = known::<F>(context);
     }
@@ -157,6 +170,7 @@ fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
     let (ttl, destination) = (header.ttl(), header.dst());
     let packet = match parse::packet::<F>(frame, header) {
         Ok(packet) => packet,
+        Err(Verdict::HostProtocol) if header.protocol() == F::ICMP => return Ok(ICMP),
         // Nothing is held against a packet before it is known to be for a VIP.
         Err(verdict) => {
             let ours = !destination.is_mapped() && maps::is_vip(&destination);

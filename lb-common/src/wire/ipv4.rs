@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791, section 3.1).
 
-use super::{IpHeader, Transport, protocol};
+use super::{Head, Icmp, IpHeader, Transport, protocol};
 use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
@@ -24,6 +24,20 @@ impl Ipv4 {
     pub const SIZE: usize = size_of::<Self>();
     /// "More fragments" and the offset: set in every fragment of a datagram.
     const FRAGMENT: u16 = 0x3fff;
+    /// The offset: 0 in the first fragment, which has the ports.
+    const OFFSET: u16 = 0x1fff;
+    /// Of what we send.
+    const TTL: u8 = 64;
+
+    /// Sets both addresses and the TTL; what the addresses' change is to a checksum.
+    #[inline(always)]
+    fn set(&mut self, src: [u8; 4], dst: [u8; 4], ttl: u8) -> Delta {
+        let addresses = Delta::replace(&self.src, &src).and(Delta::replace(&self.dst, &dst));
+        let hops = Delta::replace(&[self.ttl, self.protocol], &[ttl, self.protocol]);
+        (self.src, self.dst, self.ttl) = (src, dst, ttl);
+        self.checksum = addresses.and(hops).apply(self.checksum);
+        addresses
+    }
 }
 
 impl IpHeader for Ipv4 {
@@ -67,7 +81,7 @@ impl IpHeader for Ipv4 {
     #[inline(always)]
     fn bare(src: [u8; 4], dst: [u8; 4], protocol: u8, length: u16) -> Self {
         let total = (length + Self::SIZE as u16).to_be_bytes();
-        let words = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0];
+        let words = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, Self::TTL, protocol, 0, 0];
         let sum = Delta::of(&words).and(Delta::of(&src)).and(Delta::of(&dst));
         Self {
             version_ihl: 0x45,
@@ -75,7 +89,7 @@ impl IpHeader for Ipv4 {
             total_length: total,
             id: [0, 0],
             flags_fragment: [0x40, 0],
-            ttl: 64,
+            ttl: Self::TTL,
             protocol,
             checksum: sum.checksum(),
             src,
@@ -95,6 +109,58 @@ impl IpHeader for Ipv4 {
         let addresses = Delta::of(&self.src).and(Delta::of(&self.dst));
         // One's complement of the sum of all is 0.
         !self.is_bare() || first.and(second).and(addresses).raw() == 0xffff
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Of a packet with options, and of fragments, the host makes what it likes.
+    #[inline(always)]
+    fn message(&self, available: usize) -> Result<usize, Verdict> {
+        let total = usize::from(u16::from_be_bytes(self.total_length));
+        if !self.is_bare() || u16::from_be_bytes(self.flags_fragment) & Self::FRAGMENT != 0 {
+            return Err(Verdict::HostProtocol);
+        }
+        if total > available || total < Self::SIZE + Icmp::SIZE {
+            return Err(Verdict::IcmpMalformed);
+        }
+        Ok(total - Self::SIZE)
+    }
+
+    #[inline(always)]
+    fn quoted(&self, available: usize) -> Result<Transport, Verdict> {
+        let header = usize::from(self.version_ihl & 0x0f) * 4;
+        if self.version_ihl >> 4 != 4 || header < Self::SIZE || available < header + Head::SIZE {
+            return Err(Verdict::IcmpMalformed);
+        }
+        if u16::from_be_bytes(self.flags_fragment) & Self::OFFSET != 0
+            || (self.protocol != protocol::TCP && self.protocol != protocol::UDP)
+        {
+            return Err(Verdict::IcmpUnknown);
+        }
+        Ok(Transport { offset: header, protocol: self.protocol, length: available - header })
+    }
+
+    #[inline(always)]
+    fn requote(&mut self, src: &[u8; 4], dst: &[u8; 4]) -> (Delta, Delta) {
+        let before = self.checksum;
+        let addresses = self.set(*src, *dst, self.ttl);
+        (addresses, addresses.and(Delta::replace(&before, &self.checksum)))
+    }
+
+    #[inline(always)]
+    fn pass_on(&mut self, src: Option<&[u8; 4]>, dst: &[u8; 4]) -> Delta {
+        let src = src.copied().unwrap_or(self.src);
+        self.set(src, *dst, self.ttl - 1);
+        Delta::ZERO
+    }
+
+    #[inline(always)]
+    fn turn(&mut self) {
+        let (src, dst) = (self.dst, self.src);
+        self.set(src, dst, Self::TTL);
     }
 }
 

@@ -1,7 +1,8 @@
 //! IPv6 (RFC 8200, section 3). Extension headers are recognised, not read.
 
-use super::{IpHeader, Transport, protocol};
+use super::{Head, Icmp, IpHeader, Transport, protocol};
 use crate::abi::Address as _;
+use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub struct Ipv6 {
 impl Ipv6 {
     pub const SIZE: usize = size_of::<Self>();
     const FRAGMENT: u8 = 44;
+    /// Of what we send.
+    const HOPS: u8 = 64;
 }
 
 impl IpHeader for Ipv6 {
@@ -65,7 +68,7 @@ impl IpHeader for Ipv6 {
             version_class_flow: [0x60, 0, 0, 0],
             payload_length: length.to_be_bytes(),
             next_header: protocol,
-            hop_limit: 64,
+            hop_limit: Self::HOPS,
             src,
             dst,
         }
@@ -74,6 +77,60 @@ impl IpHeader for Ipv6 {
     #[inline(always)]
     fn is_intact(&self) -> bool {
         true
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.next_header
+    }
+
+    #[inline(always)]
+    fn message(&self, available: usize) -> Result<usize, Verdict> {
+        let length = usize::from(u16::from_be_bytes(self.payload_length));
+        if self.version_class_flow[0] >> 4 != 6 || length + Self::SIZE > available || length < Icmp::SIZE {
+            return Err(Verdict::IcmpMalformed);
+        }
+        Ok(length)
+    }
+
+    #[inline(always)]
+    fn quoted(&self, available: usize) -> Result<Transport, Verdict> {
+        if self.version_class_flow[0] >> 4 != 6 || available < Self::SIZE + Head::SIZE {
+            return Err(Verdict::IcmpMalformed);
+        }
+        if self.next_header != protocol::TCP && self.next_header != protocol::UDP {
+            return Err(Verdict::IcmpUnknown);
+        }
+        Ok(Transport { offset: Self::SIZE, protocol: self.next_header, length: available - Self::SIZE })
+    }
+
+    #[inline(always)]
+    fn requote(&mut self, src: &[u8; 16], dst: &[u8; 16]) -> (Delta, Delta) {
+        let addresses = Delta::replace(&self.src, src).and(Delta::replace(&self.dst, dst));
+        self.set_source(src);
+        self.set_destination(dst);
+        (addresses, addresses)
+    }
+
+    #[inline(always)]
+    fn pass_on(&mut self, src: Option<&[u8; 16]>, dst: &[u8; 16]) -> Delta {
+        let mut delta = Delta::replace(&self.dst, dst);
+        self.set_destination(dst);
+        if let Some(src) = src {
+            delta = delta.and(Delta::replace(&self.src, src));
+            self.set_source(src);
+        }
+        self.take_hop();
+        delta
+    }
+
+    #[inline(always)]
+    fn turn(&mut self) {
+        let ([high, low], destination) = (self.dst.words(), self.src.words());
+        self.src[..8].copy_from_slice(&high.to_ne_bytes());
+        self.src[8..].copy_from_slice(&low.to_ne_bytes());
+        self.set_destination_words(destination);
+        self.hop_limit = Self::HOPS;
     }
 }
 

@@ -9,8 +9,9 @@ pub mod l4;
 pub use eth::Ethernet;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
-pub use l4::{Tcp, Udp};
+pub use l4::{Head, Icmp, Tcp, Udp};
 
+use crate::checksum::Delta;
 use crate::verdict::Verdict;
 
 /// Protocol numbers (IANA).
@@ -58,4 +59,40 @@ pub trait IpHeader: Sized {
 
     /// Whether the header's own checksum is right; always, where there is none.
     fn is_intact(&self) -> bool;
+
+    /// The protocol of what follows, or of the first extension header.
+    fn protocol(&self) -> u8;
+
+    /// Bytes of the ICMP message that follows. `available` as in [`IpHeader::transport`].
+    ///
+    /// # Errors
+    ///
+    /// The verdict on a packet for a VIP in which there is no such message, or a part of one.
+    fn message(&self, available: usize) -> Result<usize, Verdict>;
+
+    /// Where the transport header is behind this one, which an ICMP error quotes; `length` says how much of it is quoted. What the
+    /// header says of its packet's length does not matter: what counts is what is there, and some stacks spoil it.
+    ///
+    /// # Errors
+    ///
+    /// The verdict on the error, if it is for a VIP.
+    fn quoted(&self, available: usize) -> Result<Transport, Verdict>;
+
+    /// Gives a quoted header other addresses: what that is to a checksum over the addresses, and to one over the header.
+    fn requote(&mut self, src: &Self::Addr, dst: &Self::Addr) -> (Delta, Delta);
+
+    /// Gives the header another destination, and another source if there is one, and takes a hop, of which there must be one: what that is
+    /// to an ICMP checksum.
+    fn pass_on(&mut self, src: Option<&Self::Addr>, dst: &Self::Addr) -> Delta;
+
+    /// Makes it the header of the answer to its packet, but for lengths and protocol.
+    fn turn(&mut self);
+}
+
+/// A frame, or what stands for one in a test.
+pub trait Packet {
+    /// The `T` at `offset`, which is made of bytes; `None` if the frame ends before it does.
+    fn edit<T>(&mut self, offset: usize) -> Option<&mut T>;
+    /// The same at an offset that was read from memory.
+    fn edit_at<T>(&mut self, offset: usize) -> Option<&mut T>;
 }

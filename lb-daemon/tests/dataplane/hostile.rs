@@ -42,11 +42,16 @@ fn what_is_not_for_a_vip_is_the_hosts_untouched() {
         ("host_protocol", big_ping),
         (
             "host_protocol",
-            ip("198.51.100.7".parse().unwrap(), "192.0.2.10".parse().unwrap(), 1, &[8, 0, 0, 0]),
+            ip("198.51.100.7".parse().unwrap(), "192.0.2.10".parse().unwrap(), 1, &[13, 0, 0, 0, 0, 0, 0, 0]),
         ),
         (
             "host_protocol",
-            ip("2001:db8:7::7".parse().unwrap(), "2001:db8::10".parse().unwrap(), 58, &[128, 0, 0, 0]),
+            ip(
+                "2001:db8:7::7".parse().unwrap(),
+                "2001:db8::10".parse().unwrap(),
+                58,
+                &[135, 0, 0, 0, 0, 0, 0, 0],
+            ),
         ),
     ];
     for (verdict, sent) in table {

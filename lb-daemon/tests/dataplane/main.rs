@@ -15,6 +15,8 @@ mod handshakes;
 mod histories;
 mod host;
 mod hostile;
+mod icmp;
+mod icmp_hostile;
 mod interfaces;
 mod leaving;
 mod network;
