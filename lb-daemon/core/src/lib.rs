@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod change;
 pub mod config;
+pub mod departed;
 pub mod desired;
 pub mod diff;
 pub mod health;

@@ -158,6 +158,12 @@ pub fn ramp(since: Duration, over: Duration, percent: u8) -> u8 {
     (reached / RAMP_STEP * RAMP_STEP).max(percent)
 }
 
+/// What the checks of another configuration are to take a backend for, at an address of its: who was up stays up until they have
+/// spoken against it. `held`: by those before, if it was there; `had`: whether it had that address.
+pub fn after_change(held: Option<Judgement>, had: bool) -> Judgement {
+    held.filter(|held| had && held.serves()).unwrap_or(Judgement::Starting)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +290,23 @@ mod tests {
         ];
         for (before, now, expected) in table {
             assert_eq!(turn(before, now), expected, "{before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_up_stays_up_over_a_change_at_the_addresses_that_it_had() {
+        use Judgement::{Down, Starting, Unchecked, Up};
+        let table = [
+            (Some(Up), true, Up),
+            (Some(Unchecked), true, Unchecked),
+            (Some(Down), true, Starting),
+            (Some(Starting), true, Starting),
+            (None, true, Starting),
+            (Some(Up), false, Starting),
+            (Some(Unchecked), false, Starting),
+        ];
+        for (held, had, expected) in table {
+            assert_eq!(after_change(held, had), expected, "{held:?} {had}");
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use witness::{Fate, Witnesses};
 
-use crate::config::model::Eject;
+use crate::config::model::{Eject, Passive as Policy};
 
 /// How long handshakes may stay without any answer.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -178,6 +178,21 @@ pub fn may_eject(eject: &Eject, out: usize, all: usize) -> bool {
     (out + 1) * 100 <= all * usize::from(eject.at_most)
 }
 
+/// What follows from a suspicion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follows {
+    /// The backend is checked at once.
+    pub check: bool,
+    /// Connections are asked for witnesses: it may be ejected if they bear the suspicion out.
+    pub hear: bool,
+}
+
+/// What follows for a backend of a farm with that policy. `is_out`: it is ejected already; `out` of `all` backends are.
+pub fn follows(policy: &Policy, is_out: bool, out: usize, all: usize) -> Follows {
+    let hear = !is_out && policy.eject.as_ref().is_some_and(|eject| may_eject(eject, out, all));
+    Follows { check: policy.suspect, hear }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,5 +315,27 @@ mod tests {
         assert!(!may_eject(&eject, 1, 2));
         assert!(!may_eject(&eject, 0, 1));
         assert!(may_eject(&eject, 1, 4));
+    }
+
+    #[test]
+    fn a_suspicion_has_the_backend_checked_and_heard_of_only_if_its_farm_wants_that_and_can_spare_it() {
+        let eject = || Some(Eject { hold: Duration::from_secs(10), at_most: 50 });
+        let policy = |suspect, eject| Policy { suspect, eject };
+        let table = [
+            (policy(true, None), false, 0, 4, (true, false)),
+            (policy(false, None), false, 0, 4, (false, false)),
+            (policy(false, eject()), false, 0, 4, (false, true)),
+            (policy(true, eject()), false, 1, 4, (true, true)),
+            (policy(true, eject()), false, 2, 4, (true, false)),
+            (policy(true, eject()), true, 1, 4, (true, false)),
+            (policy(true, eject()), false, 0, 1, (true, false)),
+        ];
+        for (policy, is_out, out, all, (check, hear)) in table {
+            assert_eq!(
+                follows(&policy, is_out, out, all),
+                Follows { check, hear },
+                "{policy:?} {is_out} {out}"
+            );
+        }
     }
 }
