@@ -1,391 +1,391 @@
 //! Changes that are asked for, one at a time, in the order in which they came. Each is a row of steps that others carry out
 //! (a file is read, the network is asked, a file is written), so the loop goes on while one is under way; each step has its
 //! time, and what takes longer is refused. A change that is begun is ended, whether or not somebody still waits for it.
+//!
+//! Which step follows which, `lb_core::change` says; what a change needs of the rest of the daemon is [`Ground`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use lb_core::change::{Ended, Then, then};
 use lb_core::config::model::FarmName;
-use lb_core::config::renames::heirs;
-use lb_core::state::{EventKind, EventLevel};
+use lb_core::state::Peer;
 
-use super::changing::{
-    Answer, Applied, CUT_WITHIN, Change, DISK_WITHIN, Former, NETWORK_WITHIN, Ready, Request, Step, no_disk,
+use super::former::Former;
+use super::ground::{Ground, discard, end, refused, take_back};
+use super::in_force::Loaded;
+use super::jobs::{Done, Pass};
+use super::patch::Patch;
+use super::steps::{
+    Answer, Applied, CUT_WITHIN, DISK_WITHIN, NETWORK_WITHIN, Ready, Request, Step, no_disk,
     not_known_to_be_written,
 };
-use super::jobs::{Done, Loaded, Pass};
-use super::{Daemon, network};
-use crate::config::{self, Staged};
+use crate::clock;
 use crate::handle::{Changes, Command, Format, Order, Refusal, Reply};
-use crate::precondition::Version;
-use crate::refusal::{Failed, Thing};
+use crate::refusal::Failed;
 
-impl Daemon {
-    /// Takes a request in, and begins with it if nothing is under way.
-    pub(super) fn requested(&mut self, request: Request) {
-        let twice = matches!(request, Request::Reload)
-            && self.changing.waiting.iter().any(|waiting| matches!(waiting, Request::Reload));
-        if !twice {
-            self.changing.waiting.push_back(request);
-        }
-        self.begin_next();
+/// So many changes wait; more are refused, so that what is no change is still answered.
+const WAITING_MAX: usize = 128;
+
+/// The change under way, and those that wait.
+#[derive(Default)]
+pub(super) struct Changing {
+    waiting: VecDeque<Request>,
+    now: Option<Change>,
+    /// Who asked for the one under way.
+    by: Option<Peer>,
+    count: u64,
+}
+
+struct Change {
+    number: u64,
+    step: Step,
+    /// Until when the step may take.
+    until: Instant,
+}
+
+impl Changing {
+    /// Whether another one may wait.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
     }
 
-    /// Begins with the next request when nothing is under way. Called whenever a change may have ended.
-    pub(super) fn begin_next(&mut self) {
-        while self.changing.now.is_none()
-            && let Some(request) = self.changing.waiting.pop_front()
+    /// What comes back if the change under way is refused, while it is in the maps and not yet certain.
+    pub fn former(&mut self) -> Option<&mut Former> {
+        match &mut self.now.as_mut()?.step {
+            Step::Written { former, .. } => Some(former),
+            Step::Read { .. }
+            | Step::Resolved { .. }
+            | Step::Placed { .. }
+            | Step::Cut { .. }
+            | Step::Kept { .. }
+            | Step::Saved { .. } => None,
+        }
+    }
+
+    /// Takes a request in, and begins with it if nothing is under way.
+    pub fn requested(&mut self, ground: &mut impl Ground, request: Request) {
+        let twice = matches!(request, Request::Reload)
+            && self.waiting.iter().any(|waiting| matches!(waiting, Request::Reload));
+        if !twice {
+            self.waiting.push_back(request);
+        }
+        self.begin_next(ground);
+    }
+
+    /// Begins with the next request when nothing is under way. To be called whenever a change may have ended.
+    pub fn begin_next(&mut self, ground: &mut impl Ground) {
+        while self.now.is_none()
+            && let Some(request) = self.waiting.pop_front()
         {
-            self.changing.count += 1;
-            let number = self.changing.count;
-            match request {
-                Request::Reload => {
-                    (self.changing.by, self.by) = (None, None);
-                    self.reload(number, Answer::Log);
-                }
-                Request::Command(Order { command, by }) => {
-                    (self.changing.by, self.by) = (by, by);
-                    self.begin(number, command);
-                }
+            self.count += 1;
+            let number = self.count;
+            let (command, by) = match request {
+                Request::Reload => (None, None),
+                Request::Command(Order { command, by }) => (Some(command), by),
+            };
+            self.by = by;
+            ground.set_by(by);
+            match command {
+                None => self.reload(ground, number, Answer::Log),
+                Some(command) => self.begin(ground, number, command),
             }
         }
     }
 
-    /// Takes the step of the change of that number, if it is under way; what is told from now on is told of who asked for it.
-    fn step(&mut self, number: u64) -> Option<Step> {
-        let step = self.changing.take(number, &self.jobs)?;
-        self.by = self.changing.by;
-        Some(step)
+    fn set(&mut self, number: u64, step: Step, within: Duration) {
+        self.now = Some(Change { number, step, until: clock::now() + within });
     }
 
-    fn reload(&mut self, number: u64, answer: Answer) {
-        let in_force = self.in_force();
-        self.read(number, answer, None, move || in_force.load());
+    /// Takes the step of the change under way if it is the one; what is told from now on is told of who asked for it.
+    fn take(&mut self, ground: &mut impl Ground, is_it: impl Fn(&Change) -> bool) -> Option<(u64, Step)> {
+        let Change { number, step, .. } = self.now.take_if(|change| is_it(change))?;
+        ground.set_by(self.by);
+        Some((number, step))
     }
 
-    fn begin(&mut self, number: u64, command: Command) {
+    /// The same for what a job has done that was begun for the change of that number. It may have been given up.
+    fn take_from_job(&mut self, ground: &mut impl Ground, number: u64) -> Option<Step> {
+        let taken = self.take(ground, |change| change.number == number);
+        if taken.is_none() {
+            ground.jobs().came_back();
+        }
+        Some(taken?.1)
+    }
+
+    fn reload(&mut self, ground: &mut impl Ground, number: u64, answer: Answer) {
+        let in_force = ground.in_force().clone();
+        self.read(ground, number, answer, None, move || in_force.load());
+    }
+
+    fn begin(&mut self, ground: &mut impl Ground, number: u64, command: Command) {
         match command {
-            Command::Reload { reply } => self.reload(number, Answer::Api(reply)),
+            Command::Reload { reply } => self.reload(ground, number, Answer::Api(reply)),
             Command::Apply { text, format, only_if, reply } => {
-                if only_if.holds(Some(Version::of(&*self.text))) {
-                    self.prepare(number, text, format, None, reply);
-                } else {
-                    drop(reply.send(Err(Refusal::Stale(Thing::Configuration))));
-                }
+                let fits = ground.in_force().fits(&only_if, None);
+                self.prepare(ground, number, fits.map(|()| (text, format)), None, reply);
             }
             Command::EditFarm { farm, edit, only_if, reply } => {
-                if !only_if.holds(self.version_of(&farm)) {
-                    return drop(reply.send(Err(Refusal::Stale(Thing::Farm(farm)))));
-                }
-                match config::edit(&self.text, self.format, &farm, &edit) {
-                    Ok(text) => self.prepare(number, text, self.format, Some(farm), reply),
-                    Err(error) => drop(reply.send(Err(error.into()))),
-                }
+                let in_force = ground.in_force();
+                let text = in_force.fits(&only_if, Some(&farm)).and_then(|()| in_force.edited(&farm, &edit));
+                self.prepare(ground, number, text, Some(farm), reply);
             }
             Command::PatchBackend { farm, backend, patch, reply } => {
-                self.begin_patch(number, farm, backend, patch, reply);
+                match ground.plan(farm, backend, patch) {
+                    Ok(None) => drop(reply.send(Ok(()))),
+                    Ok(Some(setting)) => {
+                        ground.save(number, &setting);
+                        let patch = Patch::new(setting, reply);
+                        self.set(number, Step::Saved { patch }, DISK_WITHIN);
+                    }
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                }
             }
             other @ (Command::DryRun { .. } | Command::Cut { .. } | Command::Ping { .. }) => {
-                self.answer(other)
+                ground.answer(other)
             }
         }
-    }
-
-    fn version_of(&self, farm: &FarmName) -> Option<Version> {
-        self.config.farm(farm.as_str()).map(Version::of)
     }
 
     /// Has a text judged that is to be the configuration, and the file's content. `farm`: whose change it is.
     fn prepare(
         &mut self,
+        ground: &mut impl Ground,
         number: u64,
-        text: String,
-        format: Format,
+        text: Result<(String, Format), Refusal>,
         farm: Option<FarmName>,
         reply: Reply<Changes>,
     ) {
+        let (text, format) = match text {
+            Ok(found) => found,
+            // Whoever asked may have left.
+            Err(refusal) => return drop(reply.send(Err(refusal))),
+        };
         // One of another format is not written.
-        if let Err(refusal) = self.may_be_written(format) {
-            return drop(reply.send(Err(self.refused(refusal))));
+        if let Err(refusal) = ground.in_force().may_be_written(format) {
+            return drop(reply.send(Err(refused(ground, refusal))));
         }
-        let in_force = self.in_force();
-        self.read(number, Answer::Api(reply), farm, move || in_force.prepare(text, format));
+        let in_force = ground.in_force().clone();
+        self.read(ground, number, Answer::Api(reply), farm, move || in_force.prepare(text, format));
     }
 
     /// Has a configuration read and judged.
     fn read(
         &mut self,
+        ground: &mut impl Ground,
         number: u64,
         answer: Answer,
         farm: Option<FarmName>,
         read: impl FnOnce() -> Result<Loaded, Refusal> + Send + 'static,
     ) {
-        if self.jobs.is_stuck() {
-            return answer.give(Err(self.refused(no_disk(&self.config_path))));
+        if ground.jobs().is_stuck() {
+            let refusal = no_disk(ground.in_force().path());
+            return answer.give(Err(refused(ground, refusal)));
         }
-        self.jobs.run(Done::Broke(number), move || Done::Read(number, Box::new(read())));
-        self.changing.set(number, Step::Read { answer, farm }, DISK_WITHIN);
+        ground.jobs().run(Done::Broke(number), move || Done::Read(number, Box::new(read())));
+        self.set(number, Step::Read { answer, farm }, DISK_WITHIN);
     }
 
     /// What was read.
-    pub(super) fn was_read(&mut self, number: u64, result: Result<Loaded, Refusal>) {
-        let Some(Step::Read { answer, farm }) = self.step(number) else {
-            return self.discard(result.ok().and_then(|loaded| loaded.staged));
-        };
-        let Loaded { text, format, config, staged } = match result {
-            Ok(loaded) => loaded,
-            Err(refusal) => return answer.give(Err(self.refused(refusal))),
-        };
-        if let Err(refusal) = self.may_become(format, &config) {
-            self.discard(staged);
-            return answer.give(Err(self.refused(refusal)));
-        }
-        let planned = self.consequences(&config);
-        let ready = Ready {
-            new: Arc::new(config),
-            text: text.into(),
-            staged,
-            planned,
-            farm,
-            unwritten: None,
-            answer,
-        };
-        let next = network::wanted(&ready.new, self.dataplane.backend_addresses());
-        let unknown = !self.surroundings.knows(&next.backends);
-        let mut meanwhile = network::wanted(&self.config, next.backends);
-        meanwhile.interfaces = next.interfaces;
-        let of = self.surroundings.want(meanwhile);
-        if unknown {
-            self.changing.set(number, Step::Resolved { of, ready }, NETWORK_WITHIN);
-        } else {
-            self.bring_in(number, ready);
+    pub fn was_read(&mut self, ground: &mut impl Ground, number: u64, result: Result<Loaded, Refusal>) {
+        match (self.take_from_job(ground, number), result) {
+            (Some(Step::Read { answer, farm }), Ok(loaded)) => {
+                self.judge(ground, number, loaded, answer, farm);
+            }
+            (Some(step), Err(refusal)) => self.go_on(ground, number, step, Ended::Refused, Some(refusal)),
+            (_, Ok(loaded)) => discard(ground.jobs(), loaded.staged),
+            (None, Err(_)) => {}
         }
     }
 
-    /// What was staged is not wanted; to take it away may take a while.
-    fn discard(&self, staged: Option<Staged>) {
-        if let Some(staged) = staged {
-            self.jobs.run(Done::Nothing, move || {
-                drop(staged);
-                Done::Nothing
-            });
+    /// Whether what was read may take the place of what is in force, and what it needs before that.
+    fn judge(
+        &mut self,
+        ground: &mut impl Ground,
+        number: u64,
+        loaded: Loaded,
+        answer: Answer,
+        farm: Option<FarmName>,
+    ) {
+        let Loaded { text, format, config, staged } = loaded;
+        if let Err(refusal) = ground.in_force().may_become(format, &config) {
+            discard(ground.jobs(), staged);
+            return answer.give(Err(refused(ground, refusal)));
+        }
+        let (planned, unknown) = (ground.consequences(&config), ground.look_around(&config));
+        let (new, text) = (Arc::new(config), text.into());
+        let ready = Ready { new, text, staged, planned, farm, unwritten: None, answer };
+        match unknown {
+            Some(of) => self.set(number, Step::Resolved { of, ready }, NETWORK_WITHIN),
+            None => self.bring_in(ground, number, ready),
         }
     }
 
     /// The maps follow the new configuration; then the files do, if there is anything to write.
-    fn bring_in(&mut self, number: u64, mut ready: Ready) {
-        let config = std::mem::replace(&mut self.config, ready.new.clone());
-        let gone = self.remember_vips(&config);
-        let heirs = heirs(&config, &ready.new);
-        let overrides = self.overrides.handed_on(&heirs, &ready.new);
-        let overrides = overrides.map(|next| std::mem::replace(&mut self.overrides, next));
-        let judgements = self.hand_on_health(&heirs, &config);
-        let former = Former { config, gone, overrides, heirs, judgements, missed: Vec::new() };
-        if let Err(error) = self.reconcile() {
-            let refusal = Failed::Kernel(format!("{error:#}")).into();
-            return self.take_back(ready, former, refusal);
+    fn bring_in(&mut self, ground: &mut impl Ground, number: u64, mut ready: Ready) {
+        let (former, result) = ground.bring_in(ready.new.clone());
+        if let Err(refusal) = result {
+            return take_back(ground, ready, former, refusal);
         }
         let Some(staged) = ready.staged.take() else {
-            return self.came_into_force(number, ready, former);
+            return self.follow(ground, number, ready, former);
         };
         let pass = Pass::default();
         let mine = pass.clone();
-        self.jobs.run(Done::Broke(number), move || {
+        ground.jobs().run(Done::Broke(number), move || {
             if !mine.take() {
                 return Done::Written(number, Err(Failed::TooLate.into()));
             }
             Done::Written(number, staged.commit().map_err(Refusal::from))
         });
-        self.changing.set(number, Step::Written { ready, former, pass }, DISK_WITHIN);
+        self.set(number, Step::Written { ready, former, pass }, DISK_WITHIN);
     }
 
-    pub(super) fn was_written(&mut self, number: u64, result: Result<(), Refusal>) {
-        let Some(Step::Written { ready, former, .. }) = self.step(number) else {
+    pub fn was_written(&mut self, ground: &mut impl Ground, number: u64, result: Result<(), Refusal>) {
+        match (self.take_from_job(ground, number), result) {
+            (Some(step), Ok(())) => self.go_on(ground, number, step, Ended::Done, None),
+            (Some(step), Err(refusal)) => self.go_on(ground, number, step, Ended::Refused, Some(refusal)),
             // It was given up.
-            return if let Err(refusal) = result {
-                tracing::warn!("{refusal}")
-            };
-        };
-        match result {
-            Ok(()) => self.came_into_force(number, ready, former),
-            Err(refusal) => self.take_back(ready, former, refusal),
+            (None, Err(refusal)) => tracing::warn!("{refusal}"),
+            (None, Ok(())) => {}
         }
-    }
-
-    /// Goes back to the configuration before.
-    fn take_back(&mut self, ready: Ready, former: Former, refusal: Refusal) {
-        (self.config, self.judgements) = (former.config, former.judgements);
-        if let Some(overrides) = former.overrides {
-            self.overrides = overrides;
-        }
-        self.keep_vips(&former.gone);
-        self.follow();
-        self.want();
-        former.missed.into_iter().for_each(|report| self.judged(report));
-        self.publish();
-        self.discard(ready.staged);
-        ready.answer.give(Err(self.refused(refusal)));
     }
 
     /// The configuration is the new one: everything else follows.
-    fn came_into_force(&mut self, number: u64, ready: Ready, former: Former) {
+    fn follow(&mut self, ground: &mut impl Ground, number: u64, ready: Ready, former: Former) {
         let Ready { text, planned, farm, unwritten, answer, .. } = ready;
-        (self.text, self.generation) = (text, self.generation + 1);
-        if former.overrides.is_some() {
-            self.keep_for(number);
-        }
-        self.remember_departed(&former.config, &former.judgements);
-        for (to, from) in &former.heirs {
-            if let Some(at) = self.touched.get(from).copied() {
-                self.touched.insert(to.clone(), at);
-            }
-        }
-        self.watch_backends(|daemon, farm, backend, address| {
-            daemon.held_before_change(&former, farm, backend, address)
-        });
-        let of = self.want();
+        let of = ground.confirm(number, text, &former);
         let done = Applied { planned, gone: former.gone, farm, unwritten, answer };
-        if self.surroundings.tried() >= of {
-            self.cut_vips(number, done);
+        if ground.tried() >= of {
+            self.cut_vips(ground, number, done);
         } else {
-            self.changing.set(number, Step::Placed { of, done }, NETWORK_WITHIN);
+            self.set(number, Step::Placed { of, done }, NETWORK_WITHIN);
         }
     }
 
     /// Cuts the connections of VIPs that are gone: whoever asked for the change is answered when it has come to its end.
-    fn cut_vips(&mut self, number: u64, done: Applied) {
+    fn cut_vips(&mut self, ground: &mut impl Ground, number: u64, done: Applied) {
         if done.gone.is_empty() {
-            return self.conclude(number, done);
+            return self.conclude(ground, number, done);
         }
-        let (reader, gone, cutting) = (self.dataplane.reader(), done.gone.clone(), self.vitals.cutting());
-        self.jobs.run(Done::Broke(number), move || {
-            let _cutting = cutting;
-            reader.cut_vips(&gone);
-            Done::VipsCut(number)
-        });
-        self.changing.set(number, Step::Cut { done }, CUT_WITHIN);
+        ground.cut_vips(number, done.gone.clone());
+        self.set(number, Step::Cut { done }, CUT_WITHIN);
     }
 
-    pub(super) fn vips_were_cut(&mut self, number: u64) {
-        let Some(Step::Cut { done }) = self.step(number) else { return };
-        self.conclude(number, done);
+    pub fn vips_were_cut(&mut self, ground: &mut impl Ground, number: u64) {
+        if let Some(step) = self.take_from_job(ground, number) {
+            self.go_on(ground, number, step, Ended::Done, None);
+        }
     }
 
     /// What it has changed of what operators have set is to be saved before anybody relies on it.
-    pub(super) fn conclude(&mut self, number: u64, done: Applied) {
-        if self.is_keeping(number) {
-            self.changing.set(number, Step::Kept { done }, DISK_WITHIN);
+    fn conclude(&mut self, ground: &mut impl Ground, number: u64, done: Applied) {
+        if ground.owes(number) {
+            self.set(number, Step::Kept { done }, DISK_WITHIN);
         } else {
-            self.end(done);
+            end(ground, done);
         }
     }
 
-    fn end(&mut self, done: Applied) {
-        let Applied { planned, farm, unwritten, answer, .. } = done;
-        let message = match &planned.lines[..] {
-            [] => format!("configuration {} applied: nothing new", self.generation),
-            lines => format!("configuration {} applied: {}", self.generation, lines.join("; ")),
+    /// A write of what operators have set has ended, which was begun for the change of that number.
+    pub fn was_saved(&mut self, ground: &mut impl Ground, number: u64, result: Result<(), String>) {
+        ground.saved();
+        let waits = |change: &Change| {
+            change.number == number && matches!(change.step, Step::Saved { .. } | Step::Kept { .. })
         };
-        self.tell(EventLevel::Info, EventKind::ConfigApplied, None, None, message);
-        self.publish();
-        if let Some(refusal) = unwritten {
-            return answer.give(Err(refusal));
+        let step = self.take(ground, waits);
+        let (ended, why) = match result {
+            Ok(()) => (Ended::Done, None),
+            Err(words) => {
+                // Whoever waits for a setting is told.
+                if !matches!(step, Some((_, Step::Saved { .. }))) {
+                    tracing::warn!("{words}");
+                }
+                (Ended::Refused, Some(Failed::File(words).into()))
+            }
+        };
+        if let Some((number, step)) = step {
+            self.go_on(ground, number, step, ended, why);
         }
-        let version = match farm {
-            Some(farm) => self.version_of(&farm),
-            None => Some(Version::of(&*self.text)),
-        };
-        answer.give(Ok(Changes { generation: self.generation, version, ..planned }));
     }
 
     /// The network has tried what was wanted of it.
-    pub(super) fn network_tried(&mut self) {
-        let tried = self.surroundings.tried();
-        let waited = |change: &mut Change| match change.step {
-            Step::Resolved { of, .. } | Step::Placed { of, .. } => tried >= of,
-            Step::Read { .. }
-            | Step::Written { .. }
-            | Step::Cut { .. }
-            | Step::Kept { .. }
-            | Step::Saved { .. } => false,
-        };
-        if let Some(Change { number, step, .. }) = self.changing.now.take_if(waited) {
-            self.by = self.changing.by;
-            self.go_on_without_network(number, step);
-        }
-    }
-
-    fn go_on_without_network(&mut self, number: u64, step: Step) {
-        match step {
-            Step::Resolved { ready, .. } => self.bring_in(number, ready),
-            Step::Placed { done, .. } => self.cut_vips(number, done),
-            Step::Read { .. }
-            | Step::Written { .. }
-            | Step::Cut { .. }
-            | Step::Kept { .. }
-            | Step::Saved { .. } => {}
+    pub fn network_tried(&mut self, ground: &mut impl Ground) {
+        let tried = ground.tried();
+        let waited = |change: &Change| change.step.of().is_some_and(|of| tried >= of);
+        if let Some((number, step)) = self.take(ground, waited) {
+            self.go_on(ground, number, step, Ended::Done, None);
         }
     }
 
     /// Whatever takes longer than it may is given up.
-    pub(super) fn give_up_overdue(&mut self, now: Instant) {
-        let Some(Change { number, step, .. }) = self.changing.now.take_if(|change| now >= change.until)
-        else {
-            return;
-        };
-        self.by = self.changing.by;
-        match step {
-            Step::Read { answer, .. } => {
-                self.jobs.give_up();
-                answer.give(Err(self.refused(no_disk(&self.config_path))));
-            }
-            Step::Resolved { .. } | Step::Placed { .. } => {
-                tracing::warn!("the network takes its time; the change goes on without it");
-                self.go_on_without_network(number, step);
-            }
-            Step::Written { mut ready, former, pass } => {
-                self.jobs.give_up();
-                if pass.take() {
-                    let refusal = no_disk(&self.config_path);
-                    return self.take_back(ready, former, refusal);
-                }
-                // The new file may take the old one's place at any time: there is no way back.
-                ready.unwritten = Some(not_known_to_be_written(&self.config_path));
-                self.came_into_force(number, ready, former);
-            }
-            Step::Cut { done } => {
-                self.jobs.give_up();
-                self.conclude(number, done);
-            }
-            Step::Kept { mut done } => {
-                done.unwritten.get_or_insert(not_known_to_be_written(self.overrides.path()));
-                self.end(done);
-            }
-            Step::Saved { patch } => {
-                self.keep_in_force();
-                patch.refuse(no_disk(self.overrides.path()));
-            }
+    pub fn give_up_overdue(&mut self, ground: &mut impl Ground, now: Instant) {
+        let Some((number, step)) = self.take(ground, |change| now >= change.until) else { return };
+        let stage = step.stage();
+        if stage.has_a_thread() {
+            ground.jobs().give_up();
         }
+        if stage.is_the_networks() {
+            tracing::warn!("the network takes its time; the change goes on without it");
+        }
+        let stopped = if let Step::Written { pass, .. } = &step { pass.take() } else { true };
+        let why = match &step {
+            Step::Written { .. } if !stopped => Some(not_known_to_be_written(ground.in_force().path())),
+            Step::Read { .. } | Step::Written { .. } => Some(no_disk(ground.in_force().path())),
+            Step::Kept { .. } => Some(not_known_to_be_written(ground.kept_at())),
+            Step::Saved { .. } => Some(no_disk(ground.kept_at())),
+            Step::Resolved { .. } | Step::Placed { .. } | Step::Cut { .. } => None,
+        };
+        self.go_on(ground, number, step, Ended::Late { stopped }, why);
     }
 
     /// A step has broken off.
-    pub(super) fn change_broke(&mut self, number: u64) {
-        let broken = || Refusal::Failed(Failed::BrokeOff);
-        match self.step(number) {
-            None => {}
-            Some(Step::Read { answer, .. }) => answer.give(Err(self.refused(broken()))),
-            Some(Step::Written { ready, former, .. }) => self.take_back(ready, former, broken()),
-            Some(Step::Saved { patch }) => patch.refuse(broken()),
-            Some(Step::Cut { done } | Step::Kept { done }) => self.conclude(number, done),
-            Some(step @ (Step::Resolved { .. } | Step::Placed { .. })) => {
-                self.go_on_without_network(number, step)
-            }
+    pub fn broke(&mut self, ground: &mut impl Ground, number: u64) {
+        if let Some(step) = self.take_from_job(ground, number) {
+            self.go_on(ground, number, step, Ended::Broke, Some(Failed::BrokeOff.into()));
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> Refusal {
-        let message = format!("a configuration was refused, nothing has changed: {refusal}");
-        self.tell(EventLevel::Warning, EventKind::ConfigRefused, None, None, message);
-        refusal
+    /// A step has ended; `why`, if not well.
+    fn go_on(
+        &mut self,
+        ground: &mut impl Ground,
+        number: u64,
+        step: Step,
+        ended: Ended,
+        why: Option<Refusal>,
+    ) {
+        let because = why.clone().unwrap_or_else(|| Failed::BrokeOff.into());
+        match (then(step.stage(), ended), step) {
+            (Then::Refuse, Step::Read { answer, .. }) => answer.give(Err(refused(ground, because))),
+            (Then::BringIn, Step::Resolved { ready, .. }) => self.bring_in(ground, number, ready),
+            (Then::TakeBack, Step::Written { ready, former, .. }) => {
+                take_back(ground, ready, former, because);
+            }
+            (Then::Follow | Then::FollowUnwritten, Step::Written { mut ready, former, .. }) => {
+                ready.unwritten = why;
+                self.follow(ground, number, ready, former);
+            }
+            (Then::CutVips, Step::Placed { done, .. }) => self.cut_vips(ground, number, done),
+            (Then::Conclude, Step::Cut { done } | Step::Kept { done }) => {
+                self.conclude(ground, number, done);
+            }
+            (Then::AnswerUnwritten, Step::Kept { mut done }) => {
+                done.unwritten.get_or_insert(because);
+                end(ground, done);
+            }
+            (Then::Set, Step::Saved { patch }) => {
+                let result = ground.set(&patch.setting);
+                patch.answer(result);
+            }
+            (Then::Refuse, Step::Saved { patch }) => patch.answer(Err(because)),
+            (Then::RefuseAndKeep, Step::Saved { patch }) => {
+                ground.keep();
+                patch.answer(Err(because));
+            }
+            // No other step has those ends.
+            (then, step) => tracing::error!("a change ends at {:?}: no way to {then:?}", step.stage()),
+        }
     }
 }

@@ -1,28 +1,28 @@
 //! Backends that the configuration no longer has, but connections do: they are checked until the last connection is gone, and when
 //! one goes down its connections are cut as they would have been.
 //!
-//! And VIPs that were taken away: their connections are cut, and for a while the program still knows them, so that whoever
-//! speaks is told by a reset.
-//!
 //! The daemon that took them out remembers them. One that is started later knows of them no more than their numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
-use lb_core::config::model::{Backend, BackendName, Config, Farm, OnDown};
-use lb_core::diff::Number;
-use lb_core::health::Target;
-use lb_core::state::{EventKind, EventLevel};
+use lb_core::config::model::{self, Backend, BackendName, Config, Farm, OnDown};
+use lb_core::departed::{falls, leavers};
+use lb_core::health::{Judgement, Target};
 
-use super::judgements::Judgements;
-use super::{BackendKey, Daemon, describe, health::Down};
-use crate::checks::{BackendHealth, Judgement, targets};
-use crate::clock;
+use super::cuts::Down;
+use super::{BackendKey, words};
+use crate::checks::{BackendHealth, targets};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Departed {
+    /// By number.
+    left: BTreeMap<u16, One>,
+}
 
 /// A backend as it was when it left.
-#[derive(Debug, Clone)]
-pub(super) struct Departed {
+#[derive(Debug)]
+struct One {
     /// The farm as it was, with no other backend. The backend has a name for the checks: another of the old one's may be there.
     farm: Farm,
     /// Who it was, for people.
@@ -30,131 +30,139 @@ pub(super) struct Departed {
     is_down: bool,
 }
 
-/// For how long the program knows a VIP that was taken away: longer than a connection that was cut is remembered, and than a
-/// neighbour remembers whose the address was.
-const VIP_KEPT: Duration = Duration::from_secs(60);
+/// What a report was.
+#[derive(Debug)]
+pub(super) enum Reported {
+    /// Not of one of them.
+    OfAnother,
+    /// Nothing follows.
+    Noted,
+    /// It went down.
+    Down(u16, Down),
+}
 
-/// Those that left, by number.
-pub(super) type AllDeparted = BTreeMap<u16, Departed>;
-
-impl Daemon {
-    /// Remembers the backends of `old` that were up, as `held` says, and that the configuration in force has no more.
-    pub(super) fn remember_departed(&mut self, old: &Config, held: &Judgements) {
-        let pairs = old
-            .farms
-            .iter()
-            .filter(|farm| farm.enabled)
-            .flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let left = pairs.filter(|(farm, backend)| !stays(&self.config, farm, backend));
-        let left: AllDeparted = left
-            .filter(|(farm, backend)| {
-                let key = (farm.name.clone(), backend.name.clone());
-                held.serves(&key)
-            })
-            .filter_map(|(farm, backend)| {
-                let id = self.backend_id(farm, backend)?;
-                let name = BackendName::new(&format!("{}:was-{id}", backend.name))?;
-                let alone = Backend { name, ..backend.clone() };
-                let who = describe::backend(farm, backend);
-                Some((
-                    id,
-                    Departed { farm: Farm { backends: vec![alone], ..farm.clone() }, who, is_down: false },
-                ))
-            })
-            .collect();
-        self.departed.extend(left);
+impl Departed {
+    /// Remembers the backends of `old` that were up, as `served` says, and that `new` has no more. `id`: the number by which the
+    /// data plane knows a backend.
+    pub fn remember(
+        &mut self,
+        old: &Config,
+        new: &Config,
+        served: impl Fn(&BackendKey) -> bool,
+        id: impl Fn(&Farm, &Backend) -> Option<u16>,
+    ) {
+        let left = leavers(old, new)
+            .filter(|(farm, backend)| farm.enabled && served(&(farm.name.clone(), backend.name.clone())));
+        let left = left.filter_map(|(farm, backend)| {
+            let id = id(farm, backend)?;
+            let name = BackendName::new(&format!("{}:was-{id}", backend.name))?;
+            let alone = Backend { name, ..backend.clone() };
+            let farm_alone = Farm { backends: vec![alone], ..farm.clone() };
+            Some((id, One { farm: farm_alone, who: words::who(farm, backend), is_down: false }))
+        });
+        self.left.extend(left);
         // A number that somebody has again is his own concern.
-        let pairs = self.config.farms.iter().flat_map(|farm| farm.backends.iter().map(move |b| (farm, b)));
-        let current: Vec<u16> = pairs.filter_map(|(farm, backend)| self.backend_id(farm, backend)).collect();
-        self.departed.retain(|id, _| !current.contains(id));
+        let pairs =
+            new.farms.iter().flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
+        let current: Vec<u16> = pairs.filter_map(|(farm, backend)| id(farm, backend)).collect();
+        self.left.retain(|id, _| !current.contains(id));
     }
 
     /// Forgets those that no connection bears any more; whether there were any.
-    pub(super) fn forget_departed(&mut self) -> bool {
-        let gone: Vec<u16> = self
-            .departed
-            .keys()
-            .copied()
-            .filter(|&id| !self.sweeping.is_borne(Number::Backend(id), self.dataplane.changes()))
-            .collect();
-        gone.iter().for_each(|id| drop(self.departed.remove(id)));
-        !gone.is_empty()
+    pub fn forget(&mut self, is_borne: impl Fn(u16) -> bool) -> bool {
+        let before = self.left.len();
+        self.left.retain(|&id, _| is_borne(id));
+        self.left.len() != before
     }
 
     /// What of theirs is to be checked.
-    pub(super) fn departed_targets(&self) -> Vec<Target> {
-        let farms = self.departed.values().map(|departed| departed.farm.clone()).collect();
+    pub fn targets(&self, daemon: &model::Daemon) -> Vec<Target> {
+        let farms = self.left.values().map(|one| one.farm.clone()).collect();
         // They were up when they left.
-        targets(&Config { daemon: self.config.daemon.clone(), farms }, |_, _, _| Judgement::Up)
+        targets(&Config { daemon: daemon.clone(), farms }, |_, _, _| Judgement::Up)
     }
 
-    /// Takes a report if it is of one of them; whether it was. Whoever went down once has no connections that come back.
-    pub(super) fn judge_departed(&mut self, report: &BackendHealth) -> bool {
-        let key: BackendKey = (report.farm.clone(), report.backend.clone());
-        let found = self.departed.iter_mut().find(|(_, departed)| {
-            departed.farm.name == key.0 && departed.farm.backends.iter().any(|backend| backend.name == key.1)
+    /// Takes a report if it is of one of them.
+    pub fn judge(&mut self, report: &BackendHealth) -> Reported {
+        let found = self.left.iter_mut().find(|(_, one)| {
+            one.farm.name == report.farm
+                && one.farm.backends.iter().any(|backend| backend.name == report.backend)
         });
-        let Some((&id, departed)) = found else { return false };
-        if report.status == Judgement::Down && !departed.is_down {
-            departed.is_down = true;
-            let down = Down {
-                cut: departed.farm.on_down == OnDown::Cut,
-                former: Some(departed.who.clone()),
-                key,
-                reason: report.reason.clone(),
-                connections: 0,
-                unfinished: false,
-            };
-            self.cut_and_tell(BTreeMap::from([(id, down)]));
+        let Some((&id, one)) = found else { return Reported::OfAnother };
+        if !falls(one.is_down, report.status) {
+            return Reported::Noted;
         }
-        true
-    }
-
-    pub(super) fn tell_departed_down(&self, down: &Down, who: &str) {
-        let (farm, reason) = (&down.key.0, &down.reason);
-        let message = format!(
-            "BackEnd {who} down in farm: '{farm}': {reason}; the configuration no longer has it; {}",
-            down.fate()
-        );
-        self.tell(EventLevel::Warning, EventKind::BackendDown, Some(farm), None, message);
-    }
-}
-
-impl Daemon {
-    /// Remembers the VIPs that `old` has and the configuration that is about to be brought in has not.
-    pub(super) fn remember_vips(&mut self, old: &Config) -> Vec<IpAddr> {
-        let there = vips(&self.config);
-        let gone: Vec<IpAddr> = vips(old).difference(&there).copied().collect();
-        let until = clock::now() + VIP_KEPT;
-        self.former_vips.extend(gone.iter().map(|vip| (*vip, until)));
-        self.former_vips.retain(|vip, _| !there.contains(vip));
-        gone
-    }
-
-    /// The VIPs that were to go stay after all.
-    pub(super) fn keep_vips(&mut self, gone: &[IpAddr]) {
-        self.former_vips.retain(|vip, _| !gone.contains(vip));
-    }
-
-    /// Forgets VIPs whose time is over; whether there were any.
-    pub(super) fn forget_vips(&mut self, now: Instant) -> bool {
-        let before = self.former_vips.len();
-        self.former_vips.retain(|_, until| now < *until);
-        self.former_vips.len() != before
-    }
-}
-
-/// Those of farms that are enabled.
-fn vips(config: &Config) -> BTreeSet<IpAddr> {
-    config.farms.iter().filter(|farm| farm.enabled).flat_map(|farm| farm.vips.iter().copied()).collect()
-}
-
-/// Whether `config` has the same server in the same farm.
-pub(super) fn stays(config: &Config, farm: &Farm, backend: &Backend) -> bool {
-    config.farm(farm.name.as_str()).is_some_and(|farm| {
-        let same = |other: &Backend| {
-            other.name == backend.name && other.address == backend.address && other.port == backend.port
+        one.is_down = true;
+        let down = Down {
+            cut: one.farm.on_down == OnDown::Cut,
+            former: Some(one.who.clone()),
+            key: (report.farm.clone(), report.backend.clone()),
+            reason: report.reason.clone(),
+            connections: 0,
+            unfinished: false,
         };
-        farm.enabled && farm.backends.iter().any(same)
-    })
+        Reported::Down(id, down)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::daemon::test_config::{key, parse, web};
+
+    /// Numbers by the last byte of the address.
+    fn id(_: &Farm, backend: &Backend) -> Option<u16> {
+        backend.address.v4.map(|address| address.octets()[3].into())
+    }
+
+    fn left(old: &str, new: &str, served: impl Fn(&BackendKey) -> bool) -> Departed {
+        let mut departed = Departed::default();
+        departed.remember(&parse(old), &parse(new), served, id);
+        departed
+    }
+
+    fn report(backend: &str, status: Judgement) -> BackendHealth {
+        let (farm, backend) = key(backend);
+        BackendHealth { farm, backend, status, reason: "refused".to_owned(), since: SystemTime::UNIX_EPOCH }
+    }
+
+    fn checked(departed: &Departed) -> Vec<(String, Judgement)> {
+        let targets = departed.targets(&parse("").daemon);
+        targets.into_iter().map(|target| (target.backend.to_string(), target.adopted)).collect()
+    }
+
+    #[test]
+    fn who_was_up_is_checked_on_under_a_name_of_its_own() {
+        let departed = left(&web(""), "", |found| *found == key("a"));
+        assert_eq!(checked(&departed), [("a:was-1".to_owned(), Judgement::Up)]);
+        let disabled = left(&web("enabled = false"), "", |_| true);
+        assert!(checked(&disabled).is_empty(), "nobody was sent to it");
+    }
+
+    #[test]
+    fn a_number_that_is_in_use_again_is_forgotten_and_so_is_one_that_no_connection_bears() {
+        let mut departed = left(&web(""), "", |_| true);
+        assert_eq!(checked(&departed).len(), 2);
+        assert!(!departed.forget(|_| true));
+        assert!(departed.forget(|id| id == 2));
+        assert_eq!(checked(&departed), [("b:was-2".to_owned(), Judgement::Up)]);
+        departed.remember(&parse(""), &parse(&web("")), |_| true, id);
+        assert!(checked(&departed).is_empty());
+    }
+
+    #[test]
+    fn it_goes_down_once_and_as_its_farm_would_have_had_it() {
+        for (keys, cut) in [("", true), ("on_down = \"keep\"", false)] {
+            let mut departed = left(&web(keys), "", |_| true);
+            assert!(matches!(departed.judge(&report("a", Judgement::Down)), Reported::OfAnother));
+            assert!(matches!(departed.judge(&report("a:was-1", Judgement::Up)), Reported::Noted));
+            let Reported::Down(id, down) = departed.judge(&report("a:was-1", Judgement::Down)) else {
+                panic!("it went down");
+            };
+            assert_eq!((id, down.cut, down.former.as_deref()), (1, cut, Some("10.0.0.1:80")));
+            assert!(matches!(departed.judge(&report("a:was-1", Judgement::Down)), Reported::Noted));
+        }
+    }
 }

@@ -1,313 +1,330 @@
-//! What the checks report, what operators have set, and what follows for a backend.
+//! How backends are, by their checks and by the traffic, those included that have left: what is reported is taken in here, and
+//! what follows comes out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
 
-use lb_core::config::model::{Backend, BackendName, Config, Farm, FarmName, OnDown, WhenAllDown};
+use lb_core::config::model::{Backend, Config, Farm};
 use lb_core::config::renames::Heirs;
-use lb_core::desired::{BackendFacts, adopted, rank};
-use lb_core::standing::{Known, Turn};
-use lb_core::state::{EventKind, EventLevel};
+use lb_core::health::Target;
+use lb_core::health::passive::{Pulse, Witnesses};
+use lb_core::standing::Turn;
 
-use super::changing::Former;
-use super::jobs::CUT_WITHIN;
-use super::judgements::{Health, Judgements};
-use super::{BackendKey, Daemon, describe};
+use super::BackendKey;
+use super::cuts::Down;
+use super::departed::{Departed, Reported};
+use super::former::Former;
+use super::judgements::{Health as Held, Judgements};
+use super::operators::Operators;
+use super::passive::{Passive, Suspects};
+use super::voices::Voices;
+use super::wayless::Wayless;
+use super::ways::Ways;
 use crate::checks::{BackendHealth, Judgement, targets};
-use crate::clock;
 
-/// So many reports are taken together: others wait, too.
-const REPORTS_AT_ONCE: usize = 1024;
-
-/// A backend that went down.
-#[derive(Debug, Clone)]
-pub(super) struct Down {
-    pub key: BackendKey,
-    pub reason: String,
-    /// Whether its connections are cut, and how many they are.
-    pub cut: bool,
-    pub connections: u64,
-    /// That takes longer than who is down can wait to be told.
-    pub unfinished: bool,
-    /// Who it was, if the configuration no longer has it.
-    pub former: Option<String>,
+/// See the module.
+#[derive(Default)]
+pub(super) struct Health {
+    judgements: Judgements,
+    passive: Passive,
+    departed: Departed,
+    wayless: Wayless,
 }
 
-impl Down {
-    /// What becomes of its connections.
-    pub fn fate(&self) -> String {
-        let connections = describe::count(self.connections, "connection");
-        match (self.unfinished, self.cut) {
-            (true, true) => "its connections are still being cut".to_owned(),
-            (true, false) => "it keeps its connections".to_owned(),
-            (false, true) => format!("{connections} cut"),
-            (false, false) => format!("it keeps {connections}"),
-        }
-    }
+/// What follows from reports.
+#[derive(Debug, Default)]
+pub(super) struct Turned {
+    /// Who turned, and why, in the order of the reports.
+    pub turns: Vec<(BackendKey, Turn, String)>,
+    /// Those who have left and went down, by number.
+    pub departed: BTreeMap<u16, Down>,
 }
 
-impl Daemon {
-    /// Status and weight of a farm's backends as of now, in order.
-    pub(super) fn facts(&self, farm: &Farm) -> Vec<BackendFacts> {
-        let facts = farm.backends.iter().map(|backend| {
-            let key = (farm.name.clone(), backend.name.clone());
-            let weight = self.overrides.get(&farm.name, &backend.name).weight.unwrap_or(backend.weight);
-            let (ramp, failing) = (self.judgements.ramp(&key), self.judgements.is_down(&key));
-            BackendFacts { status: self.known(farm, backend, &key).status(), weight, ramp, failing }
-        });
-        let mut facts: Vec<BackendFacts> = facts.collect();
-        rank(farm, &mut facts);
-        facts
-    }
-
-    /// All that is known of a backend.
-    pub(super) fn known<'a>(&'a self, farm: &Farm, backend: &Backend, key: &BackendKey) -> Known<'a> {
-        Known {
-            admin: self.overrides.get(&key.0, &key.1).admin,
-            ejected: self.passive.ejected(key).map(String::as_str),
-            farm_enabled: farm.enabled,
-            checked: !farm.checks.is_empty(),
-            held: self.judgements.of(key).map(|health| (health.status, health.reason.as_str())),
-            reach: self.surroundings.ways().reach(&backend.address),
-        }
-    }
-
-    pub(super) fn find(&self, farm: &FarmName, backend: &BackendName) -> Option<(&Farm, &Backend)> {
-        let farm = self.config.farm(farm.as_str())?;
-        Some((farm, farm.backends.iter().find(|candidate| candidate.name == *backend)?))
-    }
-
-    /// The number by which the data plane knows a backend.
-    pub(super) fn backend_id(&self, farm: &Farm, backend: &Backend) -> Option<u16> {
-        self.dataplane.backend_id(farm, backend)
-    }
-
-    /// What the daemon before this one held of a backend, as far as the maps tell.
-    pub(super) fn held_before(&self, farm: &Farm, backend: &Backend) -> Judgement {
-        adopted(self.dataplane.backend_flags(farm, backend))
+impl Health {
+    /// All who have a say in what a backend is.
+    pub fn voices<'a>(&'a self, operators: &'a Operators, ways: &'a Ways) -> Voices<'a> {
+        Voices { operators, judgements: &self.judgements, passive: &self.passive, ways }
     }
 
     /// What the daemon before this one held of the backends holds until a check says otherwise.
-    pub(super) fn adopt_health(&mut self) {
-        let enabled = self.config.farms.iter().filter(|farm| farm.enabled);
-        let pairs = enabled.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let adopted: Vec<_> = pairs
-            .map(|(farm, backend)| {
-                let status = self.held_before(farm, backend);
-                let reason = format!("held to be {} by the daemon before this one", status.as_str());
-                ((farm.name.clone(), backend.name.clone()), Health { status, reason, since: self.started })
-            })
-            .collect();
-        for (key, health) in adopted.into_iter().filter(|(_, health)| health.status != Judgement::Starting) {
-            self.judgements.set(key, health);
-        }
+    pub fn adopt(&mut self, config: &Config, held: impl Fn(&Farm, &Backend) -> Judgement, since: SystemTime) {
+        self.judgements.adopt(config, held, since);
     }
 
-    /// What is held of the backends under their names of before holds under those of now; of a server that was not there nothing
-    /// is. What was held before is returned.
-    pub(super) fn hand_on_health(&mut self, heirs: &Heirs, old: &Config) -> Judgements {
-        let before = self.judgements.clone();
-        self.judgements.hand_on(heirs);
-        for (to, from) in heirs {
-            // A farm that had no checks sent traffic to all, and goes on until its first checks have judged them.
-            if old.farm(from.0.as_str()).is_some_and(|farm| farm.checks.is_empty()) {
-                let reason = "the farm had no checks until now".to_owned();
-                let unchecked = Health { status: Judgement::Unchecked, reason, since: clock::wall() };
-                self.judgements.set(to.clone(), unchecked);
-            }
-        }
-        before
-    }
-
-    /// What is held of a backend that another check is to look after from now on: who was up stays up until that one has spoken
-    /// against it. An address that it did not have is another matter.
-    pub(super) fn held_before_change(
-        &self,
-        former: &Former,
-        farm: &Farm,
-        backend: &Backend,
-        address: IpAddr,
-    ) -> Judgement {
-        let key = (farm.name.clone(), backend.name.clone());
-        let was = former.heirs.get(&key).and_then(|from| {
-            let farm = former.config.farm(from.0.as_str())?;
-            farm.backends.iter().find(|backend| backend.name == from.1)
-        });
-        let had = was.is_some_and(|was| was.address.iter().any(|had| had == address));
-        let held = self.judgements.of(&key).map(|health| health.status).filter(|status| status.serves());
-        held.filter(|_| had).unwrap_or(Judgement::Starting)
-    }
-
-    /// Tells the checks what to probe. `held`: what they are to take a backend at an address for that they do not know.
-    pub(super) fn watch_backends(&mut self, held: impl Fn(&Self, &Farm, &Backend, IpAddr) -> Judgement) {
-        let config = self.config.clone();
-        let mut targets = targets(&config, |farm, backend, address| {
-            let found = self.find(farm, backend);
-            found.map_or(Judgement::Starting, |(farm, backend)| held(self, farm, backend, address))
+    /// What is to be probed. `held`: what the checks are to take a backend at an address for that they do not know.
+    pub fn targets(
+        &mut self,
+        config: &Config,
+        held: impl Fn(&Farm, &Backend, IpAddr) -> Judgement,
+    ) -> Vec<Target> {
+        let mut targets = targets(config, |farm, backend, address| {
+            let farm = config.farm(farm.as_str());
+            let found = farm.and_then(|farm| {
+                Some((farm, farm.backends.iter().find(|candidate| candidate.name == *backend)?))
+            });
+            found.map_or(Judgement::Starting, |(farm, backend)| held(farm, backend, address))
         });
         let watched: BTreeSet<_> =
             targets.iter().map(|target| (target.farm.clone(), target.backend.clone())).collect();
         self.judgements.retain(|key| watched.contains(key));
-        targets.extend(self.departed_targets());
-        self.runner.set_targets(targets);
+        targets.extend(self.departed.targets(&config.daemon));
+        targets
     }
 
-    /// Checks have changed their mind about backends, or their words. All reports that have come are taken together: at a start
-    /// there is one for each backend.
-    pub(super) fn judged(&mut self, first: BackendHealth) {
-        let mut turns = self.take_report(first);
-        for _ in 0..REPORTS_AT_ONCE {
-            let Ok(next) = self.inbox.health.try_recv() else { break };
-            turns.extend(self.take_report(next));
-        }
-        if !turns.is_empty() {
-            self.follow();
-        }
-        let mut down = Vec::new();
-        for (key, turn, reason) in turns {
-            match turn {
-                Turn::Up => self.tell_up(&key, "up", &reason),
-                Turn::Back => self.tell_up(&key, "resurrect", &reason),
-                Turn::Down => down.push((key, reason)),
-                Turn::Unchecked => self.tell_unchecked(&key, &reason),
-                Turn::Starting => {}
+    /// The same when a configuration has taken the place of another: who was up stays up until the new checks have spoken.
+    pub fn targets_after(&mut self, config: &Config, former: &Former) -> Vec<Target> {
+        let judgements = self.judgements.clone();
+        self.targets(config, |farm, backend, address| {
+            let key = (farm.name.clone(), backend.name.clone());
+            judgements.after_change(&key, former.was(&key), address)
+        })
+    }
+
+    /// Takes what checks have reported. `former`: what comes back if the configuration is not certain yet.
+    pub fn take_reports(
+        &mut self,
+        config: &Config,
+        reports: Vec<BackendHealth>,
+        mut former: Option<&mut Former>,
+        now: Instant,
+    ) -> Turned {
+        let mut turned = Turned::default();
+        for report in reports {
+            match self.departed.judge(&report) {
+                Reported::OfAnother => {}
+                Reported::Noted => continue,
+                Reported::Down(id, down) => {
+                    turned.departed.insert(id, down);
+                    continue;
+                }
             }
+            let reports = match &mut former {
+                Some(former) => former.take_report(report, now),
+                None => vec![report],
+            };
+            turned.turns.extend(reports.into_iter().filter_map(|report| self.note(config, report, now)));
         }
-        self.went_down(down);
-        self.publish();
+        turned
     }
 
-    /// Notes a report; the turns that it tells of.
-    fn take_report(&mut self, report: BackendHealth) -> Vec<(BackendKey, Turn, String)> {
-        if self.judge_departed(&report) {
-            return Vec::new();
-        }
-        let reports = match self.changing.former() {
-            Some(former) => former.take_report(report, clock::now()),
-            None => vec![report],
-        };
-        reports.into_iter().filter_map(|report| self.note(report)).collect()
-    }
-
-    fn note(&mut self, report: BackendHealth) -> Option<(BackendKey, Turn, String)> {
+    fn note(
+        &mut self,
+        config: &Config,
+        report: BackendHealth,
+        now: Instant,
+    ) -> Option<(BackendKey, Turn, String)> {
         // The configuration may have changed while the report was on its way.
-        let slow_start = self.find(&report.farm, &report.backend)?.0.slow_start;
+        let farm = config.farm(report.farm.as_str())?;
+        farm.backends.iter().find(|backend| backend.name == report.backend)?;
         let key = (report.farm.clone(), report.backend.clone());
-        let health = Health::from(report);
+        let health = Held::from(report);
         let reason = health.reason.clone();
-        let turn = self.judgements.note(key.clone(), health, slow_start, clock::now())?;
+        let turn = self.judgements.note(key.clone(), health, farm.slow_start, now)?;
         Some((key, turn, reason))
     }
 
-    /// As FarmGuardian says it: `BackEnd 10.0.0.11:443 down in farm: 'exchange'`, and why.
-    fn phrase(&self, key: &BackendKey, verb: &str, reason: &str) -> Option<String> {
-        let (farm, backend) = self.find(&key.0, &key.1)?;
-        let who = describe::backend(farm, backend);
-        Some(format!("BackEnd {who} {verb} in farm: '{}': {reason}", farm.name))
+    /// Moves slow starts on; whether any weight has changed.
+    pub fn ramp_up(&mut self, config: &Config, now: Instant) -> bool {
+        self.judgements.ramp_up(now, |(farm, _)| {
+            config.farm(farm.as_str()).map_or(Duration::ZERO, |farm| farm.slow_start)
+        })
     }
 
-    pub(super) fn tell_up(&self, key: &BackendKey, verb: &str, reason: &str) {
-        let Some(message) = self.phrase(key, verb, reason) else { return };
-        self.tell(EventLevel::Info, EventKind::BackendUp, Some(&key.0), Some(&key.1), message);
-    }
-
-    /// Tells of backends that would serve if there were a way to them, and of those to which there is one again.
-    pub(super) fn tell_ways(&mut self) {
-        if self.surroundings.ways().are_all_known() && self.wayless.is_empty() {
-            return;
+    /// Notes who would serve if there were a way to him: who is new among them, and to whom there is a way again.
+    pub fn seek_ways(
+        &mut self,
+        config: &Config,
+        operators: &Operators,
+        ways: &Ways,
+    ) -> (Vec<BackendKey>, Vec<BackendKey>) {
+        if ways.are_all_known() && self.wayless.is_empty() {
+            return Default::default();
         }
-        let farms = self.config.farms.iter().filter(|farm| farm.enabled);
+        let voices = self.voices(operators, ways);
+        let farms = config.farms.iter().filter(|farm| farm.enabled);
         let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let keyed = pairs.map(|(farm, backend)| (farm, backend, (farm.name.clone(), backend.name.clone())));
-        let without: BTreeSet<BackendKey> = keyed
-            .filter(|(farm, backend, key)| self.known(farm, backend, key).lacks_only_a_way())
-            .map(|(_, _, key)| key)
-            .collect();
-        let before = std::mem::replace(&mut self.wayless, without);
-        for key in self.wayless.difference(&before) {
-            self.tell_way(key, true);
-        }
-        for key in before.difference(&self.wayless) {
-            self.tell_way(key, false);
-        }
+        let without = pairs.filter(|(farm, backend)| voices.known(farm, backend).lacks_only_a_way());
+        let without = without.map(|(farm, backend)| (farm.name.clone(), backend.name.clone())).collect();
+        self.wayless.turn(without)
     }
 
-    fn tell_way(&self, key: &BackendKey, lost: bool) {
-        let Some((farm, backend)) = self.find(&key.0, &key.1) else { return };
-        let known = self.known(farm, backend, key);
-        let (level, phrase) = match lost {
-            true => {
-                let (reason, _) = known.reason(known.status());
-                let why = format!("{reason}; it gets no new connections");
-                (EventLevel::Warning, self.phrase(key, "down", &why))
-            }
-            false if known.status().serves() => {
-                (EventLevel::Info, self.phrase(key, "resurrect", "its next hop is known"))
-            }
-            // Down for another reason by now, or taken out by hand: that is told by itself.
-            false => return,
-        };
-        let Some(message) = phrase else { return };
-        self.tell(level, EventKind::NextHop, Some(&key.0), Some(&key.1), message);
+    /// Forgets those who have left and whom no connection bears any more; whether there were any.
+    pub fn forget_departed(&mut self, is_borne: impl Fn(u16) -> bool) -> bool {
+        self.departed.forget(is_borne)
+    }
+}
+
+/// What the traffic says.
+impl Health {
+    /// The numbers of those whose counters are to be looked at; see [`Passive::watch`].
+    pub fn watched(
+        &mut self,
+        as_of: (u64, u64),
+        config: &Config,
+        id: impl Fn(&Farm, &Backend) -> Option<u16>,
+    ) -> Vec<u16> {
+        self.passive.watch(as_of, config, id);
+        self.passive.numbers()
     }
 
-    fn tell_unchecked(&self, key: &BackendKey, reason: &str) {
-        let Some(phrase) = self.phrase(key, "unchecked", reason) else { return };
-        let message = format!("{phrase}; it goes on as it was last judged");
-        self.tell(EventLevel::Warning, EventKind::BackendUnchecked, Some(&key.0), Some(&key.1), message);
+    /// Takes their counters; who is to be checked at once, and of whom witnesses are to be heard.
+    pub fn take_pulses(
+        &mut self,
+        config: &Config,
+        pulses: &HashMap<u16, Pulse>,
+        now: Instant,
+    ) -> (Vec<BackendKey>, Suspects) {
+        let suspected = self.passive.take_pulses(config, pulses, now);
+        (suspected.check, suspected.hear)
     }
 
-    /// Does with the connections of backends that went down what their farms ask for, and tells.
-    pub(super) fn went_down(&self, keys: Vec<(BackendKey, String)>) {
-        let down = keys.into_iter().filter_map(|(key, reason)| {
-            let (farm, backend) = self.find(&key.0, &key.1)?;
-            let id = self.backend_id(farm, backend)?;
-            let cut = farm.on_down == OnDown::Cut;
-            Some((id, Down { cut, key, reason, connections: 0, unfinished: false, former: None }))
+    /// Has witnesses heard, beside the loop.
+    pub fn hear(
+        &mut self,
+        suspects: Suspects,
+        now: Instant,
+        look: impl FnOnce(&[u16]) -> BTreeMap<u16, Witnesses> + Send + 'static,
+    ) {
+        self.passive.hear(suspects, now, look);
+    }
+
+    /// Takes out whom witnesses have borne a suspicion out of; who they are, and why.
+    pub fn eject(&mut self, config: &Config, now: Instant) -> Vec<(BackendKey, String)> {
+        let verdicts = self.passive.verdict().into_iter();
+        let ejected = verdicts.filter_map(|(key, suspicion)| {
+            let reason = self.passive.eject(config, &key, suspicion, now)?;
+            Some((key, reason))
         });
-        self.cut_and_tell(down.collect());
+        ejected.collect()
     }
 
-    /// The same for backends by number.
-    pub(super) fn cut_and_tell(&self, mut down: BTreeMap<u16, Down>) {
-        if down.is_empty() {
-            return;
+    /// Lets those in again whose ejection is over: whether there are any, and who of them is well. Of others their checks say
+    /// otherwise, and have been told.
+    pub fn release(&mut self, now: Instant) -> Option<Vec<BackendKey>> {
+        let mut over = self.passive.release(now);
+        if over.is_empty() {
+            return None;
         }
-        // Beside the loop, and in one go for all of them: a large table takes a while. The events follow when it is done. If a
-        // farm then tries all its backends, those who come by that are not meant.
-        let (reader, now, cutting) = (self.dataplane.reader(), self.dataplane.ticks(), self.vitals.cutting());
-        let unfinished: Vec<Down> =
-            down.values().map(|down| Down { unfinished: true, ..down.clone() }).collect();
-        self.jobs.cut(CUT_WITHIN, unfinished, move || {
-            let _cutting = cutting;
-            reader.cut_backends(now, |backend| match down.get_mut(&backend) {
-                Some(down) => {
-                    down.connections += 1;
-                    down.cut
-                }
-                None => false,
-            });
-            down.into_values().collect()
-        });
+        over.retain(|key| self.judgements.of(key).is_none_or(|health| health.status.serves()));
+        Some(over)
+    }
+}
+
+/// Another configuration.
+impl Health {
+    /// What is held of the backends holds under their names of now; what was held before.
+    pub fn hand_on(&mut self, heirs: &Heirs, old: &Config, now: SystemTime) -> Judgements {
+        self.judgements.hand_on(heirs, old, now)
     }
 
-    pub(super) fn tell_down(&self, down: &Down) {
-        let Down { key, reason, former, .. } = down;
-        if let Some(who) = former {
-            return self.tell_departed_down(down, who);
+    /// The configuration before is in force again, of which this is held.
+    pub fn take_back(&mut self, judgements: Judgements) {
+        self.judgements = judgements;
+    }
+
+    /// It is certain: who was up and has left is remembered.
+    pub fn remember_departed(
+        &mut self,
+        former: &Former,
+        new: &Config,
+        id: impl Fn(&Farm, &Backend) -> Option<u16>,
+    ) {
+        self.departed.remember(&former.config, new, |key| former.judgements.serves(key), id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::test_config::{key, parse, web};
+
+    fn report(backend: &str, status: Judgement) -> BackendHealth {
+        let (farm, backend) = key(backend);
+        let reason = status.as_str().to_owned();
+        BackendHealth { farm, backend, status, reason, since: SystemTime::UNIX_EPOCH }
+    }
+
+    fn id(_: &Farm, backend: &Backend) -> Option<u16> {
+        backend.address.v4.map(|address| address.octets()[3].into())
+    }
+
+    fn former(old: Config, judgements: Judgements, heirs: Heirs) -> Former {
+        let (gone, missed) = (Vec::new(), Vec::new());
+        Former { config: old.into(), gone, overrides: None, heirs, judgements, missed }
+    }
+
+    fn told(turned: &Turned) -> Vec<(&str, Turn)> {
+        turned.turns.iter().map(|(key, turn, _)| (key.1.as_str(), *turn)).collect()
+    }
+
+    #[test]
+    fn turns_are_told_and_nothing_of_whom_the_configuration_no_longer_has() {
+        let (mut health, config, now) = (Health::default(), parse(&web("")), Instant::now());
+        let reports = ["a", "gone", "b"].map(|name| report(name, Judgement::Up));
+        let turned = health.take_reports(&config, reports.to_vec(), None, now);
+        assert_eq!(told(&turned), [("a", Turn::Up), ("b", Turn::Up)]);
+        let turned = health.take_reports(&config, vec![report("a", Judgement::Up)], None, now);
+        assert_eq!(told(&turned), [], "only its words are new");
+    }
+
+    #[test]
+    fn whoever_left_while_it_was_up_is_heard_of_by_its_number_when_it_goes_down() {
+        let (mut health, old, new) = (Health::default(), parse(&web("")), parse(""));
+        let now = Instant::now();
+        health.take_reports(&old, vec![report("a", Judgement::Up)], None, now);
+        let held = health.hand_on(&Heirs::new(), &old, SystemTime::UNIX_EPOCH);
+        health.remember_departed(&former(old, held, Heirs::new()), &new, id);
+        let targets = health.targets(&new, |_, _, _| Judgement::Starting);
+        assert_eq!(targets.iter().map(|target| target.backend.as_str()).collect::<Vec<_>>(), ["a:was-1"]);
+        let turned = health.take_reports(&new, vec![report("a:was-1", Judgement::Down)], None, now);
+        assert!(turned.turns.is_empty());
+        assert_eq!(turned.departed.keys().collect::<Vec<_>>(), [&1]);
+        assert!(health.forget_departed(|_| false));
+        assert!(health.targets(&new, |_, _, _| Judgement::Starting).is_empty());
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_takes_back_what_was_held_under_its_names() {
+        let (mut health, old) = (Health::default(), parse(&web("")));
+        let new = parse(&web("").replace("name = \"a\"", "name = \"c\""));
+        let now = Instant::now();
+        health.take_reports(&old, vec![report("a", Judgement::Up)], None, now);
+        let heirs = Heirs::from([(key("c"), key("a")), (key("b"), key("b"))]);
+        let held = health.hand_on(&heirs, &old, SystemTime::UNIX_EPOCH);
+        let mut before = former(old.clone(), held, heirs);
+        let turned = health.take_reports(&new, vec![report("a", Judgement::Down)], Some(&mut before), now);
+        assert_eq!(told(&turned), [("c", Turn::Down)], "the checks still have its name of before");
+        health.take_back(before.judgements);
+        let turned = health.take_reports(&old, vec![report("a", Judgement::Down)], None, now);
+        assert_eq!(told(&turned), [], "that is known");
+    }
+
+    #[test]
+    fn the_checks_of_a_new_configuration_take_a_server_for_what_it_was() {
+        let (mut health, old, now) = (Health::default(), parse(&web("")), Instant::now());
+        health.take_reports(&old, vec![report("a", Judgement::Up)], None, now);
+        let new = parse(&web("").replace("name = \"a\"", "name = \"c\""));
+        let heirs = Heirs::from([(key("c"), key("a")), (key("b"), key("b"))]);
+        let held = health.hand_on(&heirs, &old, SystemTime::UNIX_EPOCH);
+        let targets = health.targets_after(&new, &former(old, held, heirs));
+        let adopted: Vec<_> =
+            targets.iter().map(|target| (target.backend.as_str(), target.adopted)).collect();
+        assert_eq!(adopted, [("c", Judgement::Up), ("b", Judgement::Starting)]);
+    }
+
+    #[test]
+    fn whose_ejection_is_over_is_told_to_be_back_unless_its_checks_say_otherwise() {
+        let eject = "passive = { eject = true, at_most = 100 }";
+        let (mut health, config, now) = (Health::default(), parse(&web(eject)), Instant::now());
+        assert_eq!(health.watched((1, 1), &config, id), [1, 2]);
+        let reports = vec![report("a", Judgement::Up), report("b", Judgement::Down)];
+        health.take_reports(&config, reports, None, now);
+        let suspicion = lb_core::health::passive::Suspicion::Resets(9);
+        for name in ["a", "b"] {
+            health.passive.eject(&config, &key(name), suspicion, now).unwrap();
         }
-        let Some((config, _)) = self.find(&key.0, &key.1) else { return };
-        let Some(phrase) = self.phrase(key, "down", reason) else { return };
-        let facts = self.facts(config);
-        let heirs = config.backends.iter().zip(facts);
-        let heirs = heirs.filter(|(_, facts)| facts.status.serves() && facts.weight > 0);
-        let heirs: Vec<&str> = heirs.map(|(backend, _)| backend.name.as_str()).collect();
-        let takers = match (&heirs[..], config.when_all_down) {
-            ([], WhenAllDown::Refuse) => "nobody is left: new connections are refused".to_owned(),
-            ([], WhenAllDown::TryAll) => "nobody is left: all are tried".to_owned(),
-            (heirs, _) => format!("new connections go to {}", describe::list(heirs)),
-        };
-        let message = format!("{phrase}; {takers}; {}", down.fate());
-        self.tell(EventLevel::Warning, EventKind::BackendDown, Some(&key.0), Some(&key.1), message);
+        assert_eq!(health.release(now), None);
+        assert_eq!(health.release(now + Duration::from_secs(10)), Some(vec![key("a")]));
     }
 }

@@ -3,17 +3,16 @@
 //!
 //! A job cannot be stopped: a disk that hangs keeps its thread. So there are at most a few of those ([`Jobs::is_stuck`]).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lb_core::config::ConfigError;
-use lb_core::config::model::{Config, Farm};
+use lb_core::config::model::Config;
 use tokio::sync::mpsc;
 
-use super::health::Down;
-use crate::config::{self, Staged};
+use super::cuts::Down;
+use super::in_force::Loaded;
 use crate::datapath::{Sweep, Sweeper};
 use crate::handle::{Changes, Format, Refusal, Reply};
 use crate::refusal::Failed;
@@ -40,51 +39,6 @@ pub(super) enum Done {
     /// Nobody waits for it.
     Nothing,
 }
-
-/// A configuration, valid by itself.
-pub(super) struct Loaded {
-    pub text: String,
-    pub format: Format,
-    pub config: Config,
-    /// Ready to become the file's content, if it is to.
-    pub staged: Option<Staged>,
-}
-
-/// What is in force: what a text is compared with that is to take its place.
-#[derive(Clone)]
-pub(super) struct InForce {
-    pub config: Arc<Config>,
-    pub text: Arc<str>,
-    pub format: Format,
-    /// The configuration file.
-    pub path: PathBuf,
-}
-
-impl InForce {
-    /// Reads the configuration file.
-    pub fn load(&self) -> Result<Loaded, Refusal> {
-        let text = config::read_text(&self.path)?;
-        let config = self.judge(&text, self.format).map_err(Refusal::Invalid)?;
-        Ok(Loaded { text, format: self.format, config, staged: None })
-    }
-
-    /// Judges a text, and stages it to become the file's content: what can fail at the disk fails before anything has changed.
-    pub fn prepare(&self, text: String, format: Format) -> Result<Loaded, Refusal> {
-        let config = self.judge(&text, format).map_err(Refusal::Invalid)?;
-        let staged = Some(config::stage(&self.path, &self.text, &text)?);
-        Ok(Loaded { text, format, config, staged })
-    }
-
-    /// A farm that changes must have all it needs on this host, and one that runs on as it was keeps no other from being
-    /// changed.
-    pub fn judge(&self, text: &str, format: Format) -> Result<Config, Vec<ConfigError>> {
-        let changes = |farm: &Farm| farm.enabled && self.config.farm(farm.name.as_str()) != Some(farm);
-        config::judge(text, format)?.unless(changes)
-    }
-}
-
-/// Connections are cut in hundredths of a second; who is down is told after so long in any case.
-pub(super) const CUT_WITHIN: Duration = Duration::from_secs(2);
 
 /// So many jobs of which nobody expects an end any more are no accident.
 const STUCK_MAX: usize = 4;

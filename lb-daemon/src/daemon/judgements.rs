@@ -1,11 +1,13 @@
 //! What is held of the backends' health, as last reported, and who of them starts slowly.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use lb_core::config::model::{Backend, Config, Farm};
 use lb_core::config::renames::Heirs;
 use lb_core::health::Judgement;
-use lb_core::standing::{RAMP_FROM, Turn, ramp, turn};
+use lb_core::standing::{RAMP_FROM, Turn, after_change, ramp, turn};
 
 use super::BackendKey;
 use crate::checks::BackendHealth;
@@ -81,13 +83,40 @@ impl Judgements {
         self.ramps.retain(|key, _| keep(key));
     }
 
-    /// What was held of the backends under their former names holds under those of now, and of others nothing.
-    pub fn hand_on(&mut self, heirs: &Heirs) {
+    /// What the daemon before this one held of the backends, as `held` tells of each, holds until a check says otherwise.
+    pub fn adopt(&mut self, config: &Config, held: impl Fn(&Farm, &Backend) -> Judgement, since: SystemTime) {
+        let enabled = config.farms.iter().filter(|farm| farm.enabled);
+        for (farm, backend) in
+            enabled.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)))
+        {
+            let status = held(farm, backend);
+            if status != Judgement::Starting {
+                let reason = format!("held to be {} by the daemon before this one", status.as_str());
+                self.set((farm.name.clone(), backend.name.clone()), Health { status, reason, since });
+            }
+        }
+    }
+
+    /// What was held of the backends of `old` under their names of before holds under those of now, and of others nothing. What
+    /// was held before is returned.
+    pub fn hand_on(&mut self, heirs: &Heirs, old: &Config, now: SystemTime) -> Self {
         let before = std::mem::take(self);
         for (to, from) in heirs {
             self.held.extend(before.held.get(from).map(|health| (to.clone(), health.clone())));
             self.ramps.extend(before.ramps.get(from).map(|ramp| (to.clone(), *ramp)));
+            // A farm that had no checks sent traffic to all, and goes on until its first checks have judged them.
+            if old.farm(from.0.as_str()).is_some_and(|farm| farm.checks.is_empty()) {
+                let reason = "the farm had no checks until now".to_owned();
+                self.set(to.clone(), Health { status: Judgement::Unchecked, reason, since: now });
+            }
         }
+        before
+    }
+
+    /// What the checks of another configuration are to take a backend for that was `was` before.
+    pub fn after_change(&self, key: &BackendKey, was: Option<&Backend>, address: IpAddr) -> Judgement {
+        let had = was.is_some_and(|was| was.address.iter().any(|had| had == address));
+        after_change(self.of(key).map(|health| health.status), had)
     }
 
     /// Moves slow starts on, which take as long as `over` says; whether any weight has changed.
@@ -105,15 +134,10 @@ impl Judgements {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::config::model::{BackendName, FarmName};
-
     use super::*;
+    use crate::daemon::test_config::{key, parse, web};
 
     const SLOW: Duration = Duration::from_secs(10);
-
-    fn key(backend: &str) -> BackendKey {
-        (FarmName::new("web").unwrap(), BackendName::new(backend).unwrap())
-    }
 
     fn health(status: Judgement) -> Health {
         Health { status, reason: status.as_str().to_owned(), since: SystemTime::UNIX_EPOCH }
@@ -144,9 +168,44 @@ mod tests {
             judgements.note(key("a"), health(status), SLOW, now);
         }
         judgements.note(key("b"), health(Judgement::Down), SLOW, now);
-        judgements.hand_on(&Heirs::from([(key("c"), key("a"))]));
+        let before = judgements.hand_on(
+            &Heirs::from([(key("c"), key("a"))]),
+            &parse(&web("")),
+            SystemTime::UNIX_EPOCH,
+        );
         assert!(judgements.serves(&key("c")));
         assert_eq!(judgements.ramp(&key("c")), RAMP_FROM);
         assert_eq!((judgements.of(&key("a")), judgements.of(&key("b"))), (None, None));
+        assert!(before.serves(&key("a")) && before.is_down(&key("b")));
+    }
+
+    #[test]
+    fn who_was_served_without_checks_goes_on_until_its_first_checks_have_judged_it() {
+        let mut judgements = Judgements::default();
+        let heirs = Heirs::from([(key("a"), key("a"))]);
+        judgements.hand_on(&heirs, &parse(&web("check = []")), SystemTime::UNIX_EPOCH);
+        assert_eq!(judgements.of(&key("a")).unwrap().status, Judgement::Unchecked);
+        let config = parse(&web(""));
+        let was = &config.farms[0].backends[0];
+        let address = |text: &str| text.parse().unwrap();
+        let after = |was, address| judgements.after_change(&key("a"), was, address);
+        assert_eq!(after(Some(was), address("10.0.0.1")), Judgement::Unchecked);
+        assert_eq!(after(Some(was), address("10.0.0.9")), Judgement::Starting, "it did not have that one");
+        assert_eq!(after(None, address("10.0.0.1")), Judgement::Starting);
+    }
+
+    #[test]
+    fn what_the_daemon_before_held_holds_unless_it_held_nothing() {
+        let mut judgements = Judgements::default();
+        let held = |_: &Farm, backend: &Backend| match backend.name == key("a").1 {
+            true => Judgement::Up,
+            false => Judgement::Starting,
+        };
+        judgements.adopt(&parse(&web("enabled = false")), held, SystemTime::UNIX_EPOCH);
+        assert!(judgements.of(&key("a")).is_none(), "nobody used it");
+        judgements.adopt(&parse(&web("")), held, SystemTime::UNIX_EPOCH);
+        let health = judgements.of(&key("a")).unwrap();
+        assert_eq!(health.reason, "held to be up by the daemon before this one");
+        assert!(judgements.of(&key("b")).is_none());
     }
 }

@@ -1,21 +1,30 @@
 //! What operators have set, on its way to the disk. One write at a time, and what is wanted last is written last: a disk that
 //! hangs and comes back never leaves an older state than the one in force.
 
-use super::Daemon;
-use super::changing::{DISK_WITHIN, Step};
-use super::jobs::Done;
-use super::patch::Patch;
+use super::jobs::{Done, Jobs};
 use crate::overrides::Overrides;
-use crate::refusal::Failed;
 
 /// The number of no change: nobody waits for it.
-const NOBODY: u64 = 0;
+pub const NOBODY: u64 = 0;
 
 /// Something to write, and the number of the change that waits for it.
 #[derive(Debug)]
 pub(super) struct Write {
     of: u64,
     overrides: Overrides,
+}
+
+impl Write {
+    pub fn new(of: u64, overrides: Overrides) -> Self {
+        Self { of, overrides }
+    }
+
+    /// Writes it beside the loop.
+    pub fn begin(self, jobs: &Jobs) {
+        let Self { of, overrides } = self;
+        let broke = Done::Saved(of, Err("it broke off; the log says more".to_owned()));
+        jobs.run(broke, move || Done::Saved(of, overrides.save().map_err(|error| format!("{error:#}"))));
+    }
 }
 
 /// The write under way, and the one to follow.
@@ -27,13 +36,13 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// Wants something written in place of whatever has not been begun. It is given back if it is to be begun now.
-    fn want(&mut self, write: Write) -> Option<Write> {
+    pub fn want(&mut self, write: Write) -> Option<Write> {
         self.next = Some(write);
         self.begin()
     }
 
     /// The write under way has ended: what is to be begun now.
-    fn ended(&mut self) -> Option<Write> {
+    pub fn ended(&mut self) -> Option<Write> {
         self.under_way = None;
         self.begin()
     }
@@ -45,65 +54,8 @@ impl Keeping {
     }
 
     /// Whether what that change wants is not written yet.
-    fn owes(&self, number: u64) -> bool {
+    pub fn owes(&self, number: u64) -> bool {
         self.under_way == Some(number) || self.next.as_ref().is_some_and(|write| write.of == number)
-    }
-}
-
-impl Daemon {
-    /// Has what operators have set saved, before it comes into force.
-    pub(super) fn save(&mut self, number: u64, patch: Patch) {
-        self.keep(number, patch.next.clone());
-        self.changing.set(number, Step::Saved { patch }, DISK_WITHIN);
-    }
-
-    /// Has what is in force saved, for a change that has brought it.
-    pub(super) fn keep_for(&mut self, number: u64) {
-        self.keep(number, self.overrides.clone());
-    }
-
-    /// Has what is in force saved, for nobody who waits, and not what a change wanted that was given up.
-    pub(super) fn keep_in_force(&mut self) {
-        self.keep_for(NOBODY);
-    }
-
-    /// Whether what that change has brought is not saved yet.
-    pub(super) fn is_keeping(&self, number: u64) -> bool {
-        self.keeping.owes(number)
-    }
-
-    fn keep(&mut self, of: u64, overrides: Overrides) {
-        let write = self.keeping.want(Write { of, overrides });
-        self.write(write);
-    }
-
-    fn write(&self, write: Option<Write>) {
-        let Some(Write { of, overrides }) = write else { return };
-        let broke = Done::Saved(of, Err("it broke off; the log says more".to_owned()));
-        self.jobs.run(broke, move || Done::Saved(of, overrides.save().map_err(|error| format!("{error:#}"))));
-    }
-
-    pub(super) fn was_saved(&mut self, number: u64, result: Result<(), String>) {
-        let next = self.keeping.ended();
-        self.write(next);
-        match (self.changing.take_saved(number), result) {
-            (Some(Step::Saved { patch }), result) => {
-                self.by = self.changing.by;
-                match result {
-                    Ok(()) => self.patched(patch),
-                    Err(words) => patch.refuse(Failed::File(words).into()),
-                }
-            }
-            (step, result) => {
-                if let Err(words) = result {
-                    tracing::warn!("{words}");
-                }
-                if let Some(Step::Kept { done }) = step {
-                    self.by = self.changing.by;
-                    self.conclude(number, done);
-                }
-            }
-        }
     }
 }
 

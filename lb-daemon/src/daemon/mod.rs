@@ -4,58 +4,73 @@
 //! One task owns [`Daemon`] and with it every map, the configuration, health as last reported, and what operators have set. It
 //! awaits its inbox and nothing else: checks, the network, the sweep of the connection tables, files and the API are others'
 //! work, who talk to it by channels. Cancelled, it leaves everything in the kernel as it is: the next daemon adopts it.
+//!
+//! What it holds is in parts that keep to themselves, a file each: a part's fields are its own, it is told what it needs, and
+//! says what is to be done. [`service`] wires those that serve, [`changes`] carries out what is asked for, and here both meet
+//! what wakes them.
 
 mod changes;
-mod changing;
-mod commands;
+#[cfg(test)]
+mod changes_fake;
+#[cfg(test)]
+mod changes_tests;
+mod cuts;
 mod dataplane;
 mod departed;
-mod describe;
+mod former;
+mod forwarding;
+mod ground;
 mod health;
+mod in_force;
 mod jobs;
 mod judgements;
 mod keeping;
 mod network;
+mod operators;
 mod passive;
 mod patch;
 mod publish;
+mod service;
 mod start;
+mod steps;
 mod sweep;
 mod tell;
+#[cfg(test)]
+mod test_config;
+mod vips;
+mod voices;
+mod wayless;
 mod ways;
+mod words;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use lb_core::config::model::{BackendName, Config, FarmName};
-use lb_core::desired::{Desired, mapped};
-use lb_core::state::{EventKind, EventLevel, Histogram, Peer, Snapshot};
+use lb_core::config::model::{BackendName, FarmName};
+use lb_core::state::EventKind;
 use tokio::sync::{mpsc, watch};
 
-use crate::checks::{BackendHealth, Judgement, Runner};
+use crate::checks::BackendHealth;
 use crate::clock;
 use crate::config::{DefectWatch, FileWatch};
-use crate::handle::{Events, Format, Handle, Order};
-use crate::hooks::Hooks;
+use crate::handle::{Command, Handle, Order, Refusal};
 use crate::network::News;
-use crate::overrides::Overrides;
+use crate::refusal::Conflict;
 use crate::signals::{Asked, Signals};
 use crate::supervise::{Ended, Endings};
-use crate::vitals::Vitals;
-use changing::{Changing, Request};
-use dataplane::Dataplane;
-use jobs::{Done, Jobs};
-use judgements::Judgements;
-use keeping::Keeping;
-use network::Surroundings;
+use changes::Changing;
+use ground::Ground as _;
+use jobs::Done;
+use service::{Readers, Service};
 pub use start::Start;
-use sweep::{Flood, Sweeping};
+use steps::Request;
+use tell::Told;
 
 /// How often the data plane's clock is set, and the next part of the connection tables swept.
 const TICK: Duration = Duration::from_millis(lb_common::abi::TICK_MILLISECONDS as u64);
+
+/// So many reports are taken together: others wait, too.
+const REPORTS_AT_ONCE: usize = 1024;
 
 /// Everything that can wake the daemon.
 enum Event {
@@ -78,44 +93,11 @@ type BackendKey = (FarmName, BackendName);
 
 /// The daemon; see the module's description.
 pub struct Daemon {
-    config: Arc<Config>,
-    config_path: PathBuf,
-    text: Arc<str>,
-    format: Format,
+    service: Service,
+    changing: Changing,
     file: FileWatch,
     defects: DefectWatch,
-    generation: u64,
-    started: SystemTime,
-    overrides: Overrides,
-    /// When an operator last touched a backend's state.
-    touched: HashMap<BackendKey, SystemTime>,
-    judgements: Judgements,
-    departed: departed::AllDeparted,
-    /// VIPs that were taken away, and until when the program knows them.
-    former_vips: BTreeMap<IpAddr, Instant>,
-    /// Who was told to take nobody new since there is no way to him.
-    wayless: BTreeSet<BackendKey>,
-    /// What the traffic says of backends, and who is out on its word.
-    passive: passive::Passive,
-
-    dataplane: Dataplane,
-    surroundings: Surroundings,
-    runner: Runner,
-    sweeping: Sweeping,
-    changing: Changing,
-    keeping: Keeping,
-    jobs: Jobs,
-    tick_lateness: Histogram,
-    /// The maps have been brought to the configuration once; if that fails, the start does.
-    running: bool,
-
-    hooks: Hooks,
-    vitals: Arc<Vitals>,
-    events: Arc<Events>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
     commands: mpsc::Sender<Order>,
-    /// Who asked for what is being done.
-    by: Option<Peer>,
     inbox: Inbox,
 }
 
@@ -132,17 +114,18 @@ struct Inbox {
 impl Daemon {
     /// A hold on the daemon for the API.
     pub fn handle(&self) -> Handle {
+        let Readers { snapshots, events, dataplane, checks, vitals } = self.service.readers();
         Handle {
             commands: self.commands.clone(),
-            snapshots: self.snapshots.subscribe(),
-            events: self.events.clone(),
-            dataplane: self.dataplane.reader(),
-            checks: self.runner.checks(),
+            snapshots,
+            events,
+            dataplane,
+            checks,
             file: self.file.state(),
             defects: self.defects.defects(),
             // Told by who looks at the daemon from outside.
             condition: watch::channel(Arc::default()).1,
-            vitals: self.vitals.clone(),
+            vitals,
         }
     }
 
@@ -156,16 +139,19 @@ impl Daemon {
         loop {
             match self.next().await {
                 Event::Asked(Asked::Stop(by)) => return self.stop(by, stay).await,
-                Event::Asked(Asked::Reload) => self.requested(Request::Reload),
+                Event::Asked(Asked::Reload) => self.changing.requested(&mut self.service, Request::Reload),
                 Event::Ended(ended) => return self.bereft(&ended),
                 Event::Tick { due } => self.ticked(due),
                 Event::Health(health) => self.judged(health),
                 Event::Done(done) => self.done(done),
-                Event::Network(news) => self.network_told(news),
+                Event::Network(news) => {
+                    self.service.network_told(news);
+                    self.changing.network_tried(&mut self.service);
+                }
                 Event::Command(order) => self.command(order),
             }
-            self.begin_next();
-            self.by = None;
+            self.changing.begin_next(&mut self.service);
+            self.service.set_by(None);
         }
     }
 
@@ -181,7 +167,7 @@ impl Daemon {
             due = ticks.tick() => Event::Tick { due: due.into() },
             Some(report) = health.recv() => Event::Health(report),
             Some(done) = done.recv() => Event::Done(done),
-            Some(news) = self.surroundings.next() => Event::Network(news),
+            Some(news) = self.service.news() => Event::Network(news),
             Some(command) = commands.recv() => Event::Command(command),
         }
     }
@@ -189,133 +175,66 @@ impl Daemon {
     /// Sets the clock, and does whatever is due.
     fn ticked(&mut self, due: Instant) {
         let now = clock::now();
-        self.tick_lateness.record(now.saturating_duration_since(due));
-        self.dataplane.keep_time(now);
-        self.take_pulses(now);
-        // All of them, whatever the first one says.
-        if self.ramp_up(now) | self.forget_vips(now) | self.dataplane.is_behind() {
-            self.follow();
-        }
-        self.give_up_overdue(now);
-        self.tell_ways();
-        let (reader, changes) = (self.dataplane.reader(), self.dataplane.changes());
-        self.sweeping.go_on(&self.jobs, reader, self.enabled_farms(), changes);
+        self.service.ticked(due, now);
+        self.changing.give_up_overdue(&mut self.service, now);
+        self.service.tell_ways();
+        self.service.sweep();
+    }
+
+    /// All reports that have come are taken together: at a start there is one for each backend.
+    fn judged(&mut self, first: BackendHealth) {
+        let more = std::iter::from_fn(|| self.inbox.health.try_recv().ok()).take(REPORTS_AT_ONCE);
+        let reports = std::iter::once(first).chain(more).collect();
+        self.service.judged(reports, self.changing.former());
     }
 
     fn done(&mut self, done: Done) {
+        let Self { service, changing, .. } = self;
         match done {
-            Done::Read(number, result) => self.was_read(number, *result),
-            Done::Written(number, result) => self.was_written(number, result),
-            Done::Saved(number, result) => self.was_saved(number, result),
-            Done::VipsCut(number) => self.vips_were_cut(number),
-            Done::Broke(number) => self.change_broke(number),
-            Done::Judged(result, format, reply) => self.judged_dry(*result, format, reply),
-            Done::Swept(sweeper, round) => {
-                if let Some(freed) = self.sweeping.take(sweeper, round) {
-                    self.swept(freed);
-                }
-            }
-            Done::SweepBroke => self.sweeping.broke(),
-            Done::Cut(down) => self.tell_down(&down),
+            Done::Read(number, result) => changing.was_read(service, number, *result),
+            Done::Written(number, result) => changing.was_written(service, number, result),
+            Done::Saved(number, result) => changing.was_saved(service, number, result),
+            Done::VipsCut(number) => changing.vips_were_cut(service, number),
+            Done::Broke(number) => changing.broke(service, number),
+            Done::Judged(result, format, reply) => service.judged_dry(*result, format, reply),
+            Done::Swept(sweeper, round) => service.swept(sweeper, round, changing.former().is_none()),
+            Done::SweepBroke => service.sweep_broke(),
+            Done::Cut(down) => service.tell_down(&down),
             Done::Nothing => {}
         }
     }
 
-    /// A round of the sweep is over.
-    fn swept(&mut self, freed: bool) {
-        self.vitals.swept();
-        if freed {
-            self.follow();
-        }
-        // A change that may still be refused has the checks go on as they are.
-        if self.changing.former().is_none() && self.forget_departed() {
-            // The checks know all that were there.
-            self.watch_backends(|_, _, _, _| Judgement::Starting);
-        }
-        let tables = self.dataplane.tables(&self.sweeping.found().tables);
-        for (warning, message) in self.sweeping.crowds(&tables.families) {
-            let level = if warning { EventLevel::Warning } else { EventLevel::Info };
-            self.tell(level, EventKind::ConnectionTable, None, None, message);
-        }
-        let config = self.config.clone();
-        let farms =
-            config.farms.iter().filter_map(|farm| Some((self.dataplane.farm_id(&farm.name)?, &farm.name)));
-        for (farm, flood) in self.sweeping.floods(farms) {
-            let (level, what) = match flood {
-                Flood::Began => {
-                    (EventLevel::Warning, "is flooded by half-open connections; newcomers are challenged")
-                }
-                Flood::Ended => (EventLevel::Info, "is no longer flooded"),
-            };
-            self.tell(level, EventKind::Flood, Some(&farm), None, format!("farm '{farm}' {what}"));
-        }
-        self.publish();
-    }
-
-    fn enabled_farms(&self) -> usize {
-        self.config.farms.iter().filter(|farm| farm.enabled).count()
-    }
-
-    /// Takes what the network's task has found, and brings maps and interfaces to it.
-    fn network_told(&mut self, news: News) {
-        let config = self.config.clone();
-        let (names, mode) = (&config.daemon.interfaces, config.daemon.xdp_mode);
-        let turns = network::turns(names, self.surroundings.links(), &news.links);
-        self.dataplane.follow_links(names, mode, &news.links);
-        for (level, message) in turns {
-            self.tell(level, EventKind::Interface, None, None, message);
-        }
-        self.surroundings.take(news, clock::wall(), |hop| self.dataplane.admits(hop));
-        if self.running {
-            self.follow();
-            self.publish();
-        }
-        self.network_tried();
-    }
-
-    /// Tells the network's task what is wanted now.
-    fn want(&self) -> u64 {
-        self.surroundings.want(network::wanted(&self.config, self.dataplane.backend_addresses()))
-    }
-
-    /// Brings the maps to the present state.
-    ///
-    /// # Errors
-    ///
-    /// If it does not fit or the kernel refuses. The maps may then be anywhere on the way.
-    fn reconcile(&mut self) -> anyhow::Result<()> {
-        let mut desired = Desired::of(&self.config, |farm| self.facts(farm));
-        desired.former_vips = self.former_vips.keys().map(|&vip| mapped(vip)).collect();
-        desired.leaving_vips = self.surroundings.ours().iter().map(|&vip| mapped(vip)).collect();
-        let (sweeping, changes) = (&self.sweeping, self.dataplane.changes());
-        self.dataplane.reconcile(&desired, self.surroundings.ways().hops(), |number| {
-            sweeping.is_borne(number, changes)
-        })?;
-        self.vitals.follows(None);
-        Ok(())
-    }
-
-    /// As [`Daemon::reconcile`], for changes that nobody waits for: what fails is tried again.
-    fn follow(&mut self) {
-        if let Err(error) = self.reconcile() {
-            if !self.dataplane.is_behind() {
-                tracing::error!("the data plane does not follow, trying again: {error:#}");
+    /// Carries a command out and answers it. Changes are put in a row; the rest is answered at once, or beside the loop. Whoever
+    /// asked may be gone by then; it was done all the same.
+    fn command(&mut self, order: Order) {
+        match order.command {
+            Command::DryRun { .. } | Command::Cut { .. } | Command::Ping { .. } => {
+                self.service.set_by(order.by);
+                self.service.answer(order.command);
             }
-            self.dataplane.set_behind();
-            self.vitals.follows(Some(format!("{error:#}")));
+            Command::PatchBackend { .. }
+            | Command::EditFarm { .. }
+            | Command::Apply { .. }
+            | Command::Reload { .. }
+                if self.changing.has_room() =>
+            {
+                self.changing.requested(&mut self.service, Request::Command(order))
+            }
+            Command::PatchBackend { reply, .. } => drop(reply.send(Err(too_many()))),
+            Command::EditFarm { reply, .. } | Command::Apply { reply, .. } | Command::Reload { reply } => {
+                drop(reply.send(Err(too_many())));
+            }
         }
     }
 
     /// Ends: what the daemon put in place is taken away, or left to go on without it.
     async fn stop(self, by: &'static str, stay: bool) -> anyhow::Result<()> {
         let how = if stay { "packets go on flowing" } else { "taking the data plane away" };
-        self.tell(EventLevel::Info, EventKind::DaemonStopping, None, None, format!("stopping ({by}): {how}"));
+        self.service.tell(Told::info(EventKind::DaemonStopping, format!("stopping ({by}): {how}")));
         if stay {
             return Ok(());
         }
-        self.surroundings.end().await;
-        drop(self.runner);
-        self.dataplane.remove()
+        self.service.end().await
     }
 
     /// Ends, as one who cannot see any more must not say that all is well. The next daemon takes over what is there.
@@ -323,7 +242,11 @@ impl Daemon {
         let message = format!(
             "{ended}, and the daemon does not go on without it; packets go on flowing as they do now"
         );
-        self.tell(EventLevel::Error, EventKind::TaskEnded, None, None, message.clone());
+        self.service.tell(Told::error(EventKind::TaskEnded, message.clone()));
         Err(anyhow::Error::msg(message))
     }
+}
+
+fn too_many() -> Refusal {
+    Conflict::TooMany.into()
 }

@@ -1,15 +1,14 @@
-//! What the traffic says of backends, several times a second: suspicion, ejection, and the slow start of who comes back.
+//! What the traffic says of backends, several times a second: suspicion, and who is out on its word.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use lb_core::config::model::{Eject, Passive as Policy};
-use lb_core::health::passive::{Suspicion, Watch, Witnesses, may_eject};
+use lb_core::config::model::{self, Backend, Config, Eject, Farm};
+use lb_core::health::passive::{Pulse, Suspicion, Watch, Witnesses, follows, may_eject};
 use tokio::task::JoinHandle;
 
-use super::health::Down;
-use super::{BackendKey, Daemon};
+use super::BackendKey;
 
 /// Every how many ticks the counters are looked at.
 const PULSE_TICKS: u32 = 2;
@@ -37,12 +36,23 @@ struct Watched {
     watch: Watch,
 }
 
+/// Who is suspected of what, by number.
+pub(super) type Suspects = BTreeMap<u16, (BackendKey, Suspicion)>;
+
 /// A look for witnesses, under way beside the loop.
 #[derive(Debug)]
 struct Hearing {
-    /// Who is suspected of what, by number.
-    suspects: BTreeMap<u16, (BackendKey, Suspicion)>,
+    suspects: Suspects,
     task: JoinHandle<BTreeMap<u16, Witnesses>>,
+}
+
+/// What follows from a look at the counters.
+#[derive(Debug, Default)]
+pub(super) struct Suspected {
+    /// Who is to be checked at once.
+    pub check: Vec<BackendKey>,
+    /// Of whom witnesses are to be heard.
+    pub hear: Suspects,
 }
 
 impl Passive {
@@ -51,46 +61,84 @@ impl Passive {
         self.ejected.get(key)
     }
 
-    /// Takes out who is not out yet, if its farm, of `all` backends, can spare it. Why.
-    fn eject(
+    /// Whether the counters are to be looked at in this tick.
+    pub fn is_due(ticks: u32) -> bool {
+        ticks.is_multiple_of(PULSE_TICKS)
+    }
+
+    /// Notes who is to be watched: anew only after a change, since it is looked at several times a second. `id`: the number by
+    /// which the data plane knows a backend.
+    pub fn watch(&mut self, as_of: (u64, u64), config: &Config, id: impl Fn(&Farm, &Backend) -> Option<u16>) {
+        if self.as_of == Some(as_of) {
+            return;
+        }
+        let before = std::mem::take(&mut self.watched);
+        let mut before: HashMap<_, _> = before.into_iter().map(|it| (it.key, it.watch)).collect();
+        let farms = config.farms.iter().filter(|farm| farm.enabled && watches(&farm.passive));
+        let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
+        let watched = pairs.filter_map(|(farm, backend)| {
+            let id = id(farm, backend)?;
+            let key = (farm.name.clone(), backend.name.clone());
+            let watch = before.remove(&key).unwrap_or_default();
+            Some(Watched { id, key, watch })
+        });
+        self.watched = watched.collect();
+        self.as_of = Some(as_of);
+    }
+
+    /// The numbers of those who are watched.
+    pub fn numbers(&self) -> Vec<u16> {
+        self.watched.iter().map(|watched| watched.id).collect()
+    }
+
+    /// Takes the counters, by number.
+    pub fn take_pulses(&mut self, config: &Config, pulses: &HashMap<u16, Pulse>, now: Instant) -> Suspected {
+        let told = self.watched.iter_mut().filter_map(|Watched { id, key, watch }| {
+            let suspicion = watch.handle_pulse(*pulses.get(id)?, now)?;
+            Some((*id, key.clone(), suspicion))
+        });
+        let told: Vec<_> = told.collect();
+        let mut suspected = Suspected::default();
+        for (id, key, suspicion) in told {
+            let Some(farm) = config.farm(key.0.as_str()) else { continue };
+            tracing::debug!(farm = %key.0, backend = %key.1, "suspected: {suspicion}");
+            let (is_out, out) = (self.ejected.contains_key(&key), self.out(&key));
+            let follows = follows(&farm.passive, is_out, out, farm.backends.len());
+            if follows.check {
+                suspected.check.push(key.clone());
+            }
+            if follows.hear {
+                suspected.hear.insert(id, (key, suspicion));
+            }
+        }
+        suspected
+    }
+
+    /// How many of a backend's farm are out.
+    fn out(&self, key: &BackendKey) -> usize {
+        self.ejected.keys().filter(|(farm, _)| *farm == key.0).count()
+    }
+
+    /// Asks the connection tables, beside the loop, by `look`. While they are asked, and for a second after they were, nobody
+    /// else is: a suspicion that lasts is told again.
+    pub fn hear(
         &mut self,
-        key: &BackendKey,
-        eject: &Eject,
-        suspicion: Suspicion,
-        all: usize,
+        suspects: Suspects,
         now: Instant,
-    ) -> Option<String> {
-        if !self.may_eject(key, eject, all) {
-            return None;
+        look: impl FnOnce(&[u16]) -> BTreeMap<u16, Witnesses> + Send + 'static,
+    ) {
+        let rests = self.heard.is_none_or(|at| now.saturating_duration_since(at) >= HEARING_PAUSE);
+        if suspects.is_empty() || self.hearing.is_some() || !rests {
+            return;
         }
-        let watch = &mut self.watched.iter_mut().find(|watched| watched.key == *key)?.watch;
-        watch.eject(eject, now);
-        let held = watch.ejected(now).map_or(eject.hold, |until| until - now);
-        let reason = format!("ejected for {}: {suspicion}", lb_core::config::duration_text(held));
-        self.ejected.insert(key.clone(), reason.clone());
-        Some(reason)
-    }
-
-    fn may_eject(&self, key: &BackendKey, eject: &Eject, all: usize) -> bool {
-        let out = self.ejected.keys().filter(|(farm, _)| *farm == key.0).count();
-        !self.ejected.contains_key(key) && may_eject(eject, out, all)
-    }
-
-    /// Lets those in again whose time is over.
-    fn release(&mut self, now: Instant) -> Vec<BackendKey> {
-        if self.ejected.is_empty() {
-            return Vec::new();
-        }
-        let out = |watched: &&Watched| watched.watch.ejected(now).is_some();
-        let out: BTreeSet<_> = self.watched.iter().filter(out).map(|watched| &watched.key).collect();
-        let out = |key: &BackendKey| out.contains(key);
-        let over: Vec<_> = self.ejected.keys().filter(|key| !out(key)).cloned().collect();
-        self.ejected.retain(|key, _| !over.contains(key));
-        over
+        let ids = suspects.keys().copied().collect::<Vec<_>>();
+        let task = tokio::task::spawn_blocking(move || look(&ids));
+        self.hearing = Some(Hearing { suspects, task });
+        self.heard = Some(now);
     }
 
     /// What the witnesses have said, once they have; and of whom.
-    fn verdict(&mut self) -> Vec<(BackendKey, Suspicion)> {
+    pub fn verdict(&mut self) -> Vec<(BackendKey, Suspicion)> {
         let Some(hearing) = self.hearing.take_if(|hearing| hearing.task.is_finished()) else {
             return Vec::new();
         };
@@ -107,119 +155,151 @@ impl Passive {
         let suspects = hearing.suspects.into_iter();
         suspects.filter(|(id, (_, suspicion))| borne_out(id, *suspicion)).map(|(_, it)| it).collect()
     }
+
+    /// Takes out who is not out yet, if its farm wants that and can spare it. Why.
+    pub fn eject(
+        &mut self,
+        config: &Config,
+        key: &BackendKey,
+        suspicion: Suspicion,
+        now: Instant,
+    ) -> Option<String> {
+        let farm = config.farm(key.0.as_str())?;
+        let eject = farm.passive.eject.as_ref()?;
+        if self.ejected.contains_key(key) || !may_eject(eject, self.out(key), farm.backends.len()) {
+            return None;
+        }
+        let watch = &mut self.watched.iter_mut().find(|watched| watched.key == *key)?.watch;
+        let reason = format!("ejected for {}: {suspicion}", held(watch, eject, now));
+        self.ejected.insert(key.clone(), reason.clone());
+        Some(reason)
+    }
+
+    /// Lets those in again whose time is over.
+    pub fn release(&mut self, now: Instant) -> Vec<BackendKey> {
+        if self.ejected.is_empty() {
+            return Vec::new();
+        }
+        let out = |watched: &&Watched| watched.watch.ejected(now).is_some();
+        let out: BTreeSet<_> = self.watched.iter().filter(out).map(|watched| &watched.key).collect();
+        let out = |key: &BackendKey| out.contains(key);
+        let over: Vec<_> = self.ejected.keys().filter(|key| !out(key)).cloned().collect();
+        self.ejected.retain(|key, _| !over.contains(key));
+        over
+    }
 }
 
-fn watches(policy: &Policy) -> bool {
+/// Has the watch take its backend out; for how long.
+fn held(watch: &mut Watch, eject: &Eject, now: Instant) -> String {
+    watch.eject(eject, now);
+    let held = watch.ejected(now).map_or(eject.hold, |until| until - now);
+    lb_core::config::duration_text(held)
+}
+
+fn watches(policy: &model::Passive) -> bool {
     policy.suspect || policy.eject.is_some()
 }
 
-impl Daemon {
-    /// Looks at the counters of every backend whose farm wants it, and acts on what they say.
-    pub(super) fn take_pulses(&mut self, now: Instant) {
-        self.end_ejections(now);
-        for (key, suspicion) in self.passive.verdict() {
-            self.eject(&key, suspicion, now);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::test_config::{key, parse, web};
+
+    const EJECT: &str = "passive = { eject = true }";
+
+    /// Numbers by the last byte of the address.
+    fn id(_: &Farm, backend: &Backend) -> Option<u16> {
+        backend.address.v4.map(|address| address.octets()[3].into())
+    }
+
+    /// The farm's two backends, watched.
+    fn watched(keys: &str) -> (Config, Passive) {
+        let (config, mut passive) = (parse(&web(keys)), Passive::default());
+        passive.watch((1, 1), &config, id);
+        (config, passive)
+    }
+
+    fn resets(reset: u64) -> HashMap<u16, Pulse> {
+        let pulse = |reset| Pulse { handshakes: reset, reset, ..Pulse::default() };
+        HashMap::from([(1, pulse(reset)), (2, pulse(0))])
+    }
+
+    #[test]
+    fn who_resets_its_clients_is_checked_and_heard_of_as_its_farm_wants() {
+        for (keys, check, hear) in [
+            ("", true, false),
+            (EJECT, true, true),
+            ("passive = { suspect = false, eject = true }", false, true),
+        ] {
+            let (config, mut passive) = watched(keys);
+            let now = Instant::now();
+            assert_eq!(passive.numbers(), [1, 2]);
+            let first = passive.take_pulses(&config, &resets(0), now);
+            assert!(first.check.is_empty() && first.hear.is_empty());
+            let suspected = passive.take_pulses(&config, &resets(9), now + Duration::from_millis(200));
+            assert_eq!((suspected.check.len(), suspected.hear.len()), (check.into(), hear.into()), "{keys}");
+            assert!(suspected.check.iter().all(|found| *found == key("a")));
         }
-        if !self.dataplane.ticks().is_multiple_of(PULSE_TICKS) {
-            return;
+    }
+
+    #[test]
+    fn a_farm_that_wants_neither_is_not_watched_and_neither_is_one_that_is_disabled() {
+        for keys in ["passive = { suspect = false }", "enabled = false"] {
+            assert!(watched(keys).1.numbers().is_empty(), "{keys}");
         }
-        self.watch_traffic();
-        let ids = self.passive.watched.iter().map(|watched| watched.id).collect();
-        let pulses = match self.dataplane.reader().pulses(ids) {
-            Ok(pulses) => pulses,
-            Err(error) => return tracing::debug!("no look at the traffic: {error:#}"),
-        };
-        let suspected = self.passive.watched.iter_mut().filter_map(|Watched { id, key, watch }| {
-            let suspicion = watch.handle_pulse(*pulses.get(id)?, now)?;
-            Some((*id, key.clone(), suspicion))
+    }
+
+    #[test]
+    fn only_as_many_are_out_as_a_farm_can_spare_and_they_come_in_again_when_their_time_is_over() {
+        let (config, mut passive) = watched(EJECT);
+        let (now, suspicion) = (Instant::now(), Suspicion::Resets(9));
+        let reason = passive.eject(&config, &key("a"), suspicion, now).unwrap();
+        assert_eq!(reason, "ejected for 10s: 9 connections reset while they opened");
+        assert_eq!(passive.ejected(&key("a")), Some(&reason));
+        assert_eq!(passive.eject(&config, &key("a"), suspicion, now), None, "it is out");
+        assert_eq!(passive.eject(&config, &key("b"), suspicion, now), None, "it is the last one");
+        assert!(passive.release(now + Duration::from_secs(9)).is_empty());
+        assert_eq!(passive.release(now + Duration::from_secs(10)), [key("a")]);
+        assert_eq!(passive.ejected(&key("a")), None);
+        let (config, mut unwilling) = watched("");
+        assert_eq!(unwilling.eject(&config, &key("a"), suspicion, now), None, "its farm does not want that");
+    }
+
+    #[test]
+    fn a_watch_goes_on_over_a_change() {
+        let (config, mut passive) = watched(EJECT);
+        let now = Instant::now();
+        passive.eject(&config, &key("a"), Suspicion::Resets(9), now).unwrap();
+        passive.watch((2, 1), &config, |farm, backend| id(farm, backend).map(|id| id + 10));
+        assert_eq!(passive.numbers(), [11, 12]);
+        assert!(passive.release(now).is_empty(), "it is still out");
+        passive.watch((3, 1), &parse(""), id);
+        assert_eq!(passive.release(now), [key("a")], "nobody watches it any more");
+    }
+
+    #[tokio::test]
+    async fn witnesses_are_heard_of_one_suspicion_at_a_time() {
+        let (_, mut passive) = watched(EJECT);
+        let suspects = || Suspects::from([(1, (key("a"), Suspicion::Resets(9)))]);
+        let now = Instant::now();
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        passive.hear(suspects(), now, move |_| {
+            held.recv().unwrap_err();
+            BTreeMap::new()
         });
-        let suspected: Vec<_> = suspected.collect();
-        let mut suspects = BTreeMap::new();
-        for (id, key, suspicion) in suspected {
-            let Some(farm) = self.config.farm(key.0.as_str()) else { continue };
-            tracing::debug!(farm = %key.0, backend = %key.1, "suspected: {suspicion}");
-            if farm.passive.suspect {
-                self.runner.suspect(&key.0, &key.1);
-            }
-            if let Some(eject) = &farm.passive.eject
-                && self.passive.may_eject(&key, eject, farm.backends.len())
-            {
-                suspects.insert(id, (key, suspicion));
-            }
+        passive.hear(suspects(), now + HEARING_PAUSE, |_| panic!("one is under way"));
+        assert!(passive.verdict().is_empty());
+        drop(hold);
+        while passive.hearing.is_some() {
+            assert!(passive.verdict().is_empty(), "nobody bears it out");
+            tokio::task::yield_now().await;
         }
-        self.hear_witnesses(suspects, now);
-    }
-
-    /// Notes who is to be watched: anew only after a change, since it is looked at several times a second.
-    fn watch_traffic(&mut self) {
-        let as_of = Some((self.generation, self.dataplane.changes()));
-        if self.passive.as_of == as_of {
-            return;
-        }
-        let before = std::mem::take(&mut self.passive.watched);
-        let mut before: HashMap<_, _> = before.into_iter().map(|it| (it.key, it.watch)).collect();
-        let config = self.config.clone();
-        let farms = config.farms.iter().filter(|farm| farm.enabled && watches(&farm.passive));
-        let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
-        let watched = pairs.filter_map(|(farm, backend)| {
-            let id = self.backend_id(farm, backend)?;
-            let key = (farm.name.clone(), backend.name.clone());
-            let watch = before.remove(&key).unwrap_or_default();
-            Some(Watched { id, key, watch })
+        passive.hear(suspects(), now + HEARING_PAUSE / 2, |_| panic!("it rests"));
+        assert!(passive.hearing.is_none());
+        passive.hear(suspects(), now + HEARING_PAUSE, |ids| {
+            assert_eq!(ids, [1]);
+            BTreeMap::new()
         });
-        self.passive.watched = watched.collect();
-        self.passive.as_of = as_of;
-    }
-
-    /// Asks the connection tables, beside the loop. While they are asked, and for a second after they were, nobody else is: a
-    /// suspicion that lasts is told again.
-    fn hear_witnesses(&mut self, suspects: BTreeMap<u16, (BackendKey, Suspicion)>, now: Instant) {
-        let rests = self.passive.heard.is_none_or(|at| now.saturating_duration_since(at) >= HEARING_PAUSE);
-        if suspects.is_empty() || self.passive.hearing.is_some() || !rests {
-            return;
-        }
-        let (reader, ids) = (self.dataplane.reader(), suspects.keys().copied().collect::<Vec<_>>());
-        let task = tokio::task::spawn_blocking(move || reader.witnesses(&ids));
-        self.passive.hearing = Some(Hearing { suspects, task });
-        self.passive.heard = Some(now);
-    }
-
-    /// Takes a backend out on the traffic's word. Nobody is cut for that: who is connected may be served well.
-    fn eject(&mut self, key: &BackendKey, suspicion: Suspicion, now: Instant) {
-        let config = self.config.clone();
-        let Some(farm) = config.farm(key.0.as_str()) else { return };
-        let Some(eject) = &farm.passive.eject else { return };
-        let Some(reason) = self.passive.eject(key, eject, suspicion, farm.backends.len(), now) else {
-            return;
-        };
-        self.follow();
-        let id = self.find(&key.0, &key.1).and_then(|(farm, backend)| self.backend_id(farm, backend));
-        let down =
-            Down { cut: false, key: key.clone(), reason, connections: 0, unfinished: false, former: None };
-        self.cut_and_tell(id.into_iter().map(|id| (id, down.clone())).collect());
-        self.publish();
-    }
-
-    fn end_ejections(&mut self, now: Instant) {
-        let over = self.passive.release(now);
-        if over.is_empty() {
-            return;
-        }
-        self.follow();
-        for key in over {
-            // Its checks may say otherwise, and have been told.
-            if self.judgements.of(&key).is_none_or(|health| health.status.serves()) {
-                self.tell_up(&key, "resurrect", "its ejection is over");
-            }
-        }
-        self.publish();
-    }
-
-    /// Moves slow starts on; whether any weight has changed.
-    pub(super) fn ramp_up(&mut self, now: Instant) -> bool {
-        let config = &self.config;
-        self.judgements.ramp_up(now, |(farm, _)| {
-            config.farm(farm.as_str()).map_or(Duration::ZERO, |farm| farm.slow_start)
-        })
+        assert!(passive.hearing.is_some());
     }
 }

@@ -1,79 +1,123 @@
 //! The state as others see it: one snapshot after each change.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use lb_core::config::model::{Backend, Farm};
 use lb_core::desired::BackendFacts;
-use lb_core::standing::Ground;
-use lb_core::state::{AdminState, BackendState, FarmState, FarmStatus, Snapshot, Traffic};
+use lb_core::state::tables::Tables;
+use lb_core::state::{BackendState, FarmState, FarmStatus, Histogram, Snapshot, Traffic};
+use tokio::sync::watch;
 
-use super::Daemon;
+use super::forwarding::Forwarding;
+use super::in_force::InForce;
+use super::voices::{Said, Voices};
 
 /// A number that the data plane does not give: nothing is found under it.
 const NO_ID: u16 = u16::MAX;
 
-impl Daemon {
+/// See the module.
+pub(super) struct Publisher {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    started: SystemTime,
+    tick_lateness: Histogram,
+}
+
+/// What a snapshot is made of.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub in_force: &'a InForce,
+    pub forwarding: &'a Forwarding,
+    pub voices: Voices<'a>,
+}
+
+impl Publisher {
+    /// Nothing is published yet but that the daemon starts.
+    pub fn new(in_force: &InForce, started: SystemTime) -> Self {
+        let empty = Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            started,
+            generation: in_force.generation(),
+            config: in_force.config().clone(),
+            text: in_force.text().clone(),
+            config_path: in_force.path().display().to_string(),
+            interfaces: Vec::new(),
+            tables: Tables::default(),
+            tick_lateness: Histogram::default(),
+            farms: Vec::new(),
+        };
+        let (snapshots, tick_lateness) = (watch::channel(Arc::new(empty)).0, Histogram::default());
+        Self { snapshots, started, tick_lateness }
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.subscribe()
+    }
+
+    /// When the daemon started.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// A tick came so late.
+    pub fn note_tick(&mut self, late: Duration) {
+        self.tick_lateness.record(late);
+    }
+
     /// Publishes the present state. Cheap enough to be called after every change.
-    pub(super) fn publish(&self) {
+    pub fn publish(&self, view: View<'_>) {
+        let View { in_force, forwarding, .. } = view;
+        let config = in_force.config();
         let snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             started: self.started,
-            generation: self.generation,
-            config: self.config.clone(),
-            text: self.text.clone(),
-            config_path: self.config_path.display().to_string(),
-            interfaces: {
-                let names = &self.config.daemon.interfaces;
-                self.dataplane.interface_states(names, self.surroundings.links())
-            },
+            generation: in_force.generation(),
+            config: config.clone(),
+            text: in_force.text().clone(),
+            config_path: in_force.path().display().to_string(),
+            interfaces: forwarding.interface_states(&config.daemon.interfaces),
             tick_lateness: self.tick_lateness.clone(),
-            tables: self.dataplane.tables(&self.sweeping.found().tables),
-            farms: self.config.farms.iter().map(|farm| self.farm_state(farm)).collect(),
+            tables: forwarding.tables(),
+            farms: config.farms.iter().map(|farm| view.farm(farm, self.started)).collect(),
         };
         self.snapshots.send_replace(Arc::new(snapshot));
     }
+}
 
-    fn farm_state(&self, farm: &Farm) -> FarmState {
-        let pairs = farm.backends.iter().zip(self.facts(farm));
+impl View<'_> {
+    fn farm(&self, farm: &Farm, started: SystemTime) -> FarmState {
+        let pairs = farm.backends.iter().zip(self.voices.facts(farm));
         let backends: Vec<BackendState> =
-            pairs.map(|(backend, facts)| self.backend_state(farm, backend, facts)).collect();
+            pairs.map(|(backend, facts)| self.backend(farm, backend, facts, started)).collect();
         FarmState {
             name: farm.name.clone(),
-            id: self.dataplane.farm_id(&farm.name).unwrap_or(NO_ID),
+            id: self.forwarding.farm_id(&farm.name).unwrap_or(NO_ID),
             status: FarmStatus::of(farm.enabled, backends.iter().map(|it| (it.status, it.weight))),
             backends,
         }
     }
 
-    fn backend_state(&self, farm: &Farm, backend: &Backend, facts: BackendFacts) -> BackendState {
-        let key = (farm.name.clone(), backend.name.clone());
-        let id = self.backend_id(farm, backend).filter(|_| farm.enabled);
-        let touched = self.touched.get(&key).copied().unwrap_or(self.started);
-        let (reason, ground) = self.known(farm, backend, &key).reason(facts.status);
-        let since = match ground {
-            Ground::Judgement => self.judgements.of(&key).map(|health| health.since),
-            Ground::Reach => self.surroundings.ways().lack_since(&backend.address),
-            Ground::Setting => None,
-        };
+    fn backend(
+        &self,
+        farm: &Farm,
+        backend: &Backend,
+        facts: BackendFacts,
+        started: SystemTime,
+    ) -> BackendState {
+        let id = self.forwarding.backend_id(farm, backend).filter(|_| farm.enabled);
+        let Said { admin, reason, since } = self.voices.said(farm, backend, facts.status);
         BackendState {
             name: backend.name.clone(),
             id: id.unwrap_or(NO_ID),
             status: facts.status,
-            admin: self.admin(&key),
+            admin,
             weight: facts.weight,
-            since: since.unwrap_or(touched),
+            since: since.unwrap_or(started),
             reason,
-            connections: id.map_or(0, |id| self.sweeping.live(id)),
+            connections: id.map_or(0, |id| self.forwarding.live(id)),
             // Whoever wants to know reads it beside the loop: `Handle::measured`.
             traffic: Traffic::default(),
-            unresolved: self.surroundings.ways().unreached(&backend.address),
+            unresolved: self.forwarding.ways().unreached(&backend.address),
         }
-    }
-
-    fn admin(
-        &self,
-        (farm, backend): &(lb_core::config::model::FarmName, lb_core::config::model::BackendName),
-    ) -> AdminState {
-        self.overrides.get(farm, backend).admin
     }
 }

@@ -1,22 +1,23 @@
 //! The daemon's start: it takes over what is there, and brings it to the configuration.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::config::model::Config;
-use lb_core::state::{EventKind, EventLevel, Histogram, Snapshot, Tables};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::changing::Changing;
+use super::changes::Changing;
 use super::dataplane::Dataplane;
+use super::forwarding::Forwarding;
+use super::in_force::InForce;
 use super::jobs::Jobs;
-use super::judgements::Judgements;
-use super::keeping::Keeping;
 use super::network::{self, Surroundings};
-use super::sweep::Sweeping;
-use super::{Daemon, Inbox, TICK, departed, passive};
+use super::operators::Operators;
+use super::publish::Publisher;
+use super::service::{Beginning, Service};
+use super::tell::Telling;
+use super::{Daemon, Inbox, TICK};
 use crate::checks::Runner;
 use crate::clock;
 use crate::config::{DefectWatch, FileWatch};
@@ -65,116 +66,35 @@ impl Daemon {
         let (commands, command_inbox) = mpsc::channel(64);
         let (health, health_inbox) = mpsc::channel(256);
         let (jobs, done) = Jobs::new();
-        let mut runner = Runner::spawn(health);
-        runner.watch(&supervisor);
+        let mut checks = Runner::spawn(health);
+        checks.watch(&supervisor);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let started = clock::wall();
-        let config = Arc::new(config);
-        let empty = Snapshot {
-            version: env!("CARGO_PKG_VERSION"),
-            started,
-            generation: 1,
-            config: config.clone(),
-            text: text.clone(),
-            config_path: config_path.display().to_string(),
-            interfaces: Vec::new(),
-            tables: Tables::default(),
-            tick_lateness: Histogram::default(),
-            farms: Vec::new(),
-        };
+        let in_force = InForce::new(Arc::new(config), text, format, config_path);
         let vitals = Arc::<Vitals>::default();
-        let (snapshots, events) = (watch::channel(Arc::new(empty)).0, Arc::<Events>::default());
-        let mut file = FileWatch::spawn(config_path.clone(), snapshots.subscribe(), events.clone());
+        let (publisher, events) = (Publisher::new(&in_force, clock::wall()), Arc::<Events>::default());
+        let path = in_force.path().to_owned();
+        let mut file = FileWatch::spawn(path, publisher.subscribe(), events.clone());
         file.watch(&supervisor);
-        let mut defects = DefectWatch::spawn(snapshots.subscribe(), events.clone());
+        let mut defects = DefectWatch::spawn(publisher.subscribe(), events.clone());
         defects.watch(&supervisor);
-        let mut network = follow_network(&config, &dataplane, netlink, changes);
+        let mut network = follow_network(in_force.config(), &dataplane, netlink, changes);
         network.watch(&supervisor);
         let surroundings = Surroundings::new(network, links, dataplane.hops());
-        let mut daemon = Self {
-            config,
-            config_path,
-            text,
-            format,
-            file,
-            defects,
-            generation: 1,
-            started,
-            overrides,
-            touched: HashMap::new(),
-            judgements: Judgements::default(),
-            departed: departed::AllDeparted::new(),
-            former_vips: BTreeMap::new(),
-            wayless: BTreeSet::new(),
-            passive: passive::Passive::default(),
-            dataplane,
-            surroundings,
-            runner,
-            sweeping: Sweeping::default(),
-            changing: Changing::default(),
-            keeping: Keeping::default(),
+        let mut service = Service::new(Beginning {
+            in_force,
+            forwarding: Forwarding::new(dataplane, surroundings, vitals.clone()),
+            operators: Operators::new(overrides),
+            checks,
             jobs,
-            tick_lateness: Histogram::default(),
-            running: false,
-            hooks: Hooks::new(vitals.clone()),
-            vitals,
-            events,
-            snapshots,
-            commands,
-            by: None,
-            inbox: Inbox { commands: command_inbox, health: health_inbox, done, ticks, signals, endings },
-        };
-        match daemon.take_up().await {
-            Ok(()) => Ok(daemon),
-            Err(error) => Err((error, daemon.dataplane.into_datapath())),
+            telling: Telling::new(events, Hooks::new(vitals)),
+            publisher,
+        });
+        if let Err(error) = service.take_up(NETWORK_WITHIN).await {
+            return Err((error, service.into_datapath()));
         }
-    }
-
-    /// The first reconciliation: health of the daemon before, next hops, maps, VIPs, checks.
-    async fn take_up(&mut self) -> anyhow::Result<()> {
-        if self.dataplane.adopted() && !self.dataplane.upgraded() {
-            self.sweeping.at_once(&self.dataplane.reader(), self.enabled_farms());
-        }
-        self.adopt_health();
-        self.wait_for_network(1).await;
-        self.reconcile()?;
-        self.running = true;
-        // Only when the maps know them: a packet for a VIP that came before would be answered by the host.
-        let number = self.want();
-        self.wait_for_network(number).await;
-        self.watch_backends(|daemon, farm, backend, _| daemon.held_before(farm, backend));
-        let config = self.config.clone();
-        let how =
-            if self.dataplane.adopted() { "adopted the running data plane" } else { "loaded the data plane" };
-        let (version, on) = (env!("CARGO_PKG_VERSION"), self.dataplane.interfaces_text());
-        let message = format!("drover {version} started: {how}, on {on}");
-        self.tell(EventLevel::Info, EventKind::DaemonStarted, None, None, message);
-        for name in &config.daemon.interfaces {
-            if !self.surroundings.links().iter().any(|link| link.name == *name) {
-                let message = format!(
-                    "there is no interface '{name}' (`ip link` lists those that there are): nothing is served by it until it comes"
-                );
-                self.tell(EventLevel::Error, EventKind::Interface, None, None, message);
-            }
-        }
-        self.publish();
-        Ok(())
-    }
-
-    /// At the start nothing else is to be done before this. A network that does not answer is not waited for.
-    async fn wait_for_network(&mut self, number: u64) {
-        let told = async {
-            while self.surroundings.tried() < number {
-                match self.surroundings.next().await {
-                    Some(news) => self.network_told(news),
-                    None => return,
-                }
-            }
-        };
-        if tokio::time::timeout(NETWORK_WITHIN, told).await.is_err() {
-            tracing::warn!("the network takes its time; the daemon starts without waiting for it");
-        }
+        let inbox = Inbox { commands: command_inbox, health: health_inbox, done, ticks, signals, endings };
+        Ok(Self { service, changing: Changing::default(), file, defects, commands, inbox })
     }
 }
 

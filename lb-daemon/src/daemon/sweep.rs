@@ -8,8 +8,8 @@ use lb_core::config::model::FarmName;
 use lb_core::diff::Number;
 use lb_core::state::tables::{Table, is_crowded};
 
-use super::describe;
 use super::jobs::{Done, Jobs};
+use super::words;
 use crate::datapath::{Reader, Sweep, Sweeper};
 
 /// See the module.
@@ -107,7 +107,7 @@ impl Sweeping {
                 table.family,
                 table.load(),
                 table.used,
-                describe::count(table.lines, "line")
+                words::count(table.lines, "line")
             );
             let advice =
                 "new connections may find no room; a larger `connections` in [daemon] gives them more";
