@@ -213,7 +213,11 @@ const fn backend_resets(known: Known, segment: Segment) -> Step {
         return Step::to(known, Action::Stray);
     }
     let answer = if unanswered { Answer::Reset } else { Answer::None };
-    let known = after_reset(known, exact, segment.sequence, known.forward);
+    let mut known = after_reset(known, exact, segment.sequence, known.forward);
+    if unanswered {
+        // So it is told from a client that has thought better of it.
+        known.reverse = segment.acknowledgment;
+    }
     Step { known, action: Action::Forward, answer }
 }
 

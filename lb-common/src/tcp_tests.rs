@@ -122,6 +122,9 @@ fn a_stranger_does_not_change_what_the_ends_are_judged_by() {
 fn half_open_connections_are_reset_by_those_who_know_their_numbers() {
     let refused = judge(OPENED, backend(RST | ACK, 0, CLIENT + 1), TAKES);
     assert_eq!((refused.known.state, refused.answer), (Closed, Answer::Reset));
+    let given_up = after(OPENED, &[client(RST, CLIENT + 1, 0)]);
+    assert_eq!((given_up.state, given_up.reverse), (Closed, 0));
+    assert_eq!(refused.known.reverse, CLIENT + 1, "what tells the two apart");
     assert_eq!(judge(OPENED, backend(RST | ACK, 0, CLIENT + 2), TAKES).known, OPENED);
     assert_eq!(judge(OPENED, client(RST, 5, 0), TAKES).known, OPENED);
     let answered = after(OPENED, &[backend(SYN | ACK, SERVER, CLIENT + 1)]);

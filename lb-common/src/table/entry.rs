@@ -16,6 +16,8 @@
 //! 56  8   forward: created, in ticks 4, a number of the opening 4. reverse: the client's next hop: interface's number 2, MAC 6
 //! ```
 //!
+//! A handshake that the backend refuses leaves in the reverse line what the refusal acknowledged, one above that number.
+//!
 //! The opening's number is that of the client's SYN, then of the backend's first SYN-ACK; its last SYN-ACK's number stands
 //! in the forward line's `acknowledgment` until the handshake is complete. Then the opening's number is that of the last SYN that
 //! came in the middle of the connection.

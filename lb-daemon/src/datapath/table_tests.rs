@@ -61,21 +61,29 @@ fn the_table_bears_witness_of_the_latest_handshakes_with_a_backend() {
     use lb_core::health::passive::Suspicion;
     let world = world(1 << 10);
     let (served, _) = open(&world, &v4(9, 40000, 4, State::Closed));
+    let (too, _) = open(&world, &v4(8, 40000, 7, State::Closed));
     for client in 1..=3 {
         let port = 40000 + u16::from(client);
-        open(&world, &v4(client, port, 4, State::Closed));
+        let (forward, reverse) = open(&world, &v4(client, port, 4, State::Closed));
+        // What a refusal leaves behind.
+        let opening = world.v4().0.at(forward).unwrap().opening();
+        world.v4().0.at(reverse).unwrap().set_acknowledgment(opening.wrapping_add(1));
+        // Those reset their handshakes themselves.
+        open(&world, &v4(client, port + 20, 7, State::Closed));
         open(&world, &v6(client, port, 5, State::Unanswered));
         open(&world, &v4(client, port + 10, 6, State::Closed));
     }
     world.control().set_now(10_005);
     let resets = |world: &World| {
-        let told = world.witnesses(&[4, 6]);
-        [4, 6].map(|id| told[&id].bear_out(Suspicion::Resets(3)))
+        let told = world.witnesses(&[4, 6, 7]);
+        [4, 6, 7].map(|id| told[&id].bear_out(Suspicion::Resets(3)))
     };
-    assert_eq!(resets(&world), [false, false], "the port has answered nobody");
+    assert_eq!(resets(&world), [false, false, false], "the port has answered nobody");
     // What a SYN-ACK leaves behind.
-    world.v4().0.at(served).unwrap().set_acknowledgment(77);
-    assert_eq!(resets(&world), [true, false]);
+    for answered in [served, too] {
+        world.v4().0.at(answered).unwrap().set_acknowledgment(77);
+    }
+    assert_eq!(resets(&world), [true, false, false]);
     assert!(!world.witnesses(&[4])[&4].bear_out(Suspicion::Silent(3)));
     // The three of IPv6 come from one network.
     open(&world, &v6(9, 40009, 5, State::Established));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::table::{Fields as _, State};
+use lb_common::table::{Fields, Line as _, Lines as _, State};
 use lb_core::health::passive::{Fate, Witnesses};
 
 use super::flows::{Family, View, consistent, each_connection, since};
@@ -33,13 +33,18 @@ fn gather<A: Family>(table: &View<'_, A>, now: u32, found: &mut BTreeMap<u16, Wi
             }
             let key = A::key(line, meta, &table.0.numbers)?;
             let to = A::translated(line, meta, &table.0.numbers)?;
-            Some((backend, key.src, to.dst_port, since(now, line.created()), line.acknowledgment()))
+            let peer = table.0.at(line.peer())?;
+            // What the backend's reset has left: a client that resets its own handshake leaves nothing.
+            let refused = peer.acknowledgment() == Fields::opening(line).wrapping_add(1);
+            let answered = line.acknowledgment() != 0;
+            Some((backend, key.src, to.dst_port, since(now, line.created()), answered, refused))
         });
-        let Some((backend, client, port, age, acknowledged)) = told else { return };
+        let Some((backend, client, port, age, answered, refused)) = told else { return };
         let fate = match meta.state() {
             State::Unanswered => Fate::Waiting,
             // The number of a SYN-ACK is noted there, and what the client acknowledged of the backend's.
-            State::Closed if acknowledged == 0 => Fate::Refused,
+            State::Closed if !answered && refused => Fate::Refused,
+            State::Closed if !answered => return,
             State::Answered | State::Established | State::HalfClosed | State::Closed | State::Cut => {
                 Fate::Answered
             }
