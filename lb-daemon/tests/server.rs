@@ -61,10 +61,16 @@ struct Served {
 }
 
 fn serve(handle: Handle) -> Served {
+    serve_patiently(handle, Duration::from_secs(30))
+}
+
+/// With that patience for clients that take nothing of their answer.
+fn serve_patiently(handle: Handle, patience: Duration) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
-    let server = tokio::spawn(lb_daemon::api::serve(listener, handle, std::future::pending::<()>()));
+    let forever = std::future::pending::<()>();
+    let server = tokio::spawn(lb_daemon::api::serve_patiently(listener, handle, forever, patience));
     Served { path, _folder: folder, _server: server }
 }
 
@@ -203,4 +209,32 @@ async fn a_reader_of_events_that_falls_behind_is_told_how_many_it_has_lost() {
         assert!(rest.starts_with(&format!("data: {{\"lost\":{lost}}}\n\n")), "{who}: {rest:.200}");
         assert_eq!(rest.lines().find(|line| line.starts_with("id: ")), Some("id: 4001"), "{who}");
     }
+}
+
+#[tokio::test]
+async fn a_reader_of_events_that_takes_nothing_is_let_go_and_one_that_is_slow_is_not() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let fake = common::start();
+    let served = serve_patiently(fake.handle.clone(), PATIENCE);
+    let follow = "GET /v1/events HTTP/1.1\r\nHost: drover\r\nAccept: text/event-stream\r\n\r\n";
+    let (mut deaf, mut slow) = (served.connect().await, served.connect().await);
+    for stream in [&mut deaf, &mut slow] {
+        assert!(raw(stream, follow, 500).await.contains("id: 3"));
+    }
+    // Far less than a socket holds unless somebody has made it smaller.
+    (4..=700).for_each(|n| common::event(&fake.handle.events, n));
+    let (begin, mut told) = (Instant::now(), String::new());
+    while begin.elapsed() < PATIENCE * 3 {
+        tokio::time::sleep(PATIENCE / 4).await;
+        let mut some = [0; 4000];
+        let count = soon(slow.read(&mut some)).await.unwrap();
+        assert!(count > 0, "the slow one was let go after {told}");
+        told += &String::from_utf8_lossy(&some[..count]);
+    }
+    assert!(told.contains("id: 20") && !told.contains("id: 699"), "it was not slow: {told}");
+    // What was written is there to be read, and then the end.
+    let mut rest = Vec::new();
+    soon(deaf.read_to_end(&mut rest)).await.unwrap();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("id: 4") && !rest.contains("id: 700"), "{rest}");
 }

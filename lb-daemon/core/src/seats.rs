@@ -87,6 +87,10 @@ impl Seats {
         room
     }
 
+    pub fn follows(&self, seat: Seat) -> bool {
+        self.turns.get(&seat) == Some(&Turn::Stream)
+    }
+
     pub fn leave(&mut self, seat: Seat) {
         self.turns.remove(&seat);
     }

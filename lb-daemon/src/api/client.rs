@@ -86,6 +86,11 @@ impl Client {
         lock(&self.seats).follow(self.seat)
     }
 
+    /// Whether it follows a stream.
+    pub fn is_following(&self) -> bool {
+        lock(&self.seats).follows(self.seat)
+    }
+
     /// Resolves when the client has taken too long over its turn.
     pub async fn patience_ends(&self) {
         loop {

@@ -25,7 +25,7 @@ pub(super) fn complete(mut description: Value) -> Value {
             let problem = json!({CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}});
             responses.insert(
                 "default".to_owned(),
-                json!({"description": "Any other problem; nothing was changed", "content": problem}),
+                json!({"description": "Any other problem; nothing was changed unless `detail` says so", "content": problem}),
             );
         }
         let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);

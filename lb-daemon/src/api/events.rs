@@ -1,7 +1,8 @@
 //! `/v1/events`: what happened, as a list or as a stream (`text/event-stream`, HTML's server-sent events).
 //!
 //! A stream tells the events kept and then each new one. A client too slow to follow is caught up from the log: it
-//! misses only what the log no longer keeps, and is told how much that is. A stream ends when the daemon stops or the client leaves.
+//! misses only what the log no longer keeps, and is told how much that is. A stream ends when the daemon stops, the client leaves, or takes nothing of it for too
+//! long (`wire`).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -43,7 +44,8 @@ pub(super) struct EventsQuery {
 ///
 /// With `Accept: text/event-stream`: the events kept, then each new one, one `Event` in each `data:` line with its
 /// number as `id:`; `Last-Event-ID` resumes after that number. A reader that has fallen behind by more than the events kept
-/// gets `event: lost` and `data: {"lost": 12}`, and then the oldest there is.
+/// gets `event: lost` and `data: {"lost": 12}`, and then the oldest there is. One that takes nothing for half a minute is
+/// let go.
 #[utoipa::path(
     get, path = "/v1/events", tag = "state",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Streams only: resume after this event")),

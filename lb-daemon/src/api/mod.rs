@@ -22,6 +22,7 @@ mod status;
 mod table_metrics;
 pub mod types;
 mod versions;
+mod wire;
 
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, Problem};
-pub use server::serve;
+pub use server::{serve, serve_patiently};
 
 use crate::handle::Handle;
 

@@ -11,7 +11,7 @@ use crate::handle::Refusal;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// Why a request was not carried out. Nothing was changed.
+/// Why a request was not carried out. Nothing was changed, unless `detail` says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// `urn:drover:problem:...`, or `about:blank` where the status says it all.

@@ -22,6 +22,7 @@ use tower::ServiceExt as _;
 
 use super::client::{Client, Place, Room, STREAMS};
 use super::problem::Problem;
+use super::wire::{STALL_MAX, Wire};
 use crate::handle::Handle;
 
 /// How long a client may take over the headers of its request; `client` has the rest of its patience.
@@ -40,6 +41,16 @@ const TURNED_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Answers requests on `listener` until `shutdown` resolves, then lets those that run end (streams at once) for two
 /// seconds. Dropped, it breaks off every connection; commands already sent are carried out.
 pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future) {
+    serve_patiently(listener, handle, shutdown, STALL_MAX).await;
+}
+
+/// The same, with another patience for clients that take nothing of their answer.
+pub async fn serve_patiently(
+    listener: UnixListener,
+    handle: Handle,
+    shutdown: impl Future,
+    stall_max: Duration,
+) {
     let (stop, stopping) = watch::channel(false);
     let mut server = Server {
         router: super::router_until(handle, stopping.clone()),
@@ -48,6 +59,7 @@ pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future
         clients: JoinSet::new(),
         seated: BTreeMap::new(),
         turned_away: JoinSet::new(),
+        stall_max,
     };
     let mut shutdown = pin!(shutdown);
     loop {
@@ -87,6 +99,7 @@ struct Server {
     clients: JoinSet<Place>,
     seated: BTreeMap<Place, AbortHandle>,
     turned_away: JoinSet<()>,
+    stall_max: Duration,
 }
 
 impl Server {
@@ -102,26 +115,23 @@ impl Server {
         }
         let place = client.place();
         let (router, stopping) = (self.router.clone(), self.stopping.clone());
+        let client = Arc::new(client);
+        let wire = Wire::new(stream, client.clone(), self.stall_max);
         let serving = self.clients.spawn(async move {
-            serve_client(stream, Arc::new(client), router, stopping).await;
+            serve_client(wire, client, router, stopping).await;
             place
         });
         self.seated.insert(place, serving);
     }
 }
 
-async fn serve_client(
-    stream: UnixStream,
-    client: Arc<Client>,
-    router: Router,
-    mut stopping: watch::Receiver<bool>,
-) {
+async fn serve_client(wire: Wire, client: Arc<Client>, router: Router, mut stopping: watch::Receiver<bool>) {
     let asking = client.clone();
     let service = service_fn(move |request| {
         let (router, client) = (router.clone(), asking.clone());
         async move { Ok::<_, Infallible>(answer(request, client, router).await) }
     });
-    let mut connection = pin!(builder(HEADER_TIMEOUT).serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder(HEADER_TIMEOUT).serve_connection(TokioIo::new(wire), service));
     let stopped = async { stopping.wait_for(|&stop| stop).await.map_or((), |_| ()) };
     let ended = tokio::select! {
         ended = &mut connection => ended,

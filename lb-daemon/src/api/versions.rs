@@ -32,21 +32,22 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlyIf {
 }
 
 fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    // One that is there and empty is no precondition, and not none: somebody's script has lost its version.
     let all = |name: header::HeaderName| {
         let values = headers.get_all(name).iter();
         let texts = values.map(|value| value.to_str().unwrap_or("unreadable").trim().to_owned());
-        texts.collect::<Vec<_>>().join(", ")
+        texts.reduce(|all, next| format!("{all}, {next}"))
     };
     let (wanted, unwanted) = (all(header::IF_MATCH), all(header::IF_NONE_MATCH));
-    match (wanted.as_str(), unwanted.as_str()) {
-        ("", "") => Ok(Precondition::None),
-        ("*", "") => Ok(Precondition::Exists),
-        ("", "*") => Ok(Precondition::Absent),
-        (tags, "") => {
+    match (wanted.as_deref(), unwanted.as_deref()) {
+        (None, None) => Ok(Precondition::None),
+        (Some("*"), None) => Ok(Precondition::Exists),
+        (None, Some("*")) => Ok(Precondition::Absent),
+        (Some(tags), None) => {
             tags.split(',').map(|tag| version(tag.trim())).collect::<Result<_, _>>().map(Precondition::OneOf)
         }
-        ("", _) => Err(Problem::bad_request("If-None-Match", "must be *, for what is to be created")),
-        (_, _) => Err(Problem::bad_request("If-None-Match", "cannot stand beside If-Match")),
+        (None, Some(_)) => Err(Problem::bad_request("If-None-Match", "must be *, for what is to be created")),
+        (Some(_), Some(_)) => Err(Problem::bad_request("If-None-Match", "cannot stand beside If-Match")),
     }
 }
 
@@ -54,7 +55,7 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
 fn version(tag: &str) -> Result<Version, Problem> {
     let quoted = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     quoted.and_then(Version::parse).ok_or_else(|| {
-        Problem::bad_request("If-Match", format!("must be * or the ETag of an earlier answer, not {tag}"))
+        Problem::bad_request("If-Match", format!("must be * or the ETag of an earlier answer, not '{tag}'"))
     })
 }
 
@@ -84,7 +85,7 @@ mod tests {
         for tags in [vec![both.as_str()], vec![&tag, &format!("\"{two}\"")]] {
             assert_eq!(read(&tags, ""), Ok(Precondition::OneOf(vec![one, two])));
         }
-        for wrong in [&one.to_string(), "W/\"0000000000000000\"", "\"x\"", "*, *"] {
+        for wrong in ["", &one.to_string(), "W/\"0000000000000000\"", "\"x\"", "*, *"] {
             assert_eq!(read(&[wrong], ""), Err(400), "{wrong}");
         }
         assert_eq!(read(&[&tag], "*"), Err(400));

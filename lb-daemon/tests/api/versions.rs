@@ -56,7 +56,12 @@ async fn a_farm_is_created_only_where_there_is_none() {
 #[tokio::test]
 async fn what_is_no_precondition_is_refused_and_not_ignored() {
     let (fake, router) = fixture();
-    for (name, tag) in [(header::IF_MATCH, "W/\"0123456789abcdef\""), (header::IF_NONE_MATCH, "\"x\"")] {
+    for (name, tag) in [
+        (header::IF_MATCH, "W/\"0123456789abcdef\""),
+        (header::IF_NONE_MATCH, "\"x\""),
+        (header::IF_MATCH, ""),
+        (header::IF_NONE_MATCH, ""),
+    ] {
         let answer = conditional(&router, "PUT /v1/farms/web", name, tag).await;
         assert_eq!(answer.status, 400, "{}", answer.text());
     }
