@@ -12,6 +12,7 @@ pub mod abi;
 pub mod bench;
 pub mod challenge;
 pub mod checksum;
+pub mod direct;
 pub mod hash;
 pub mod icmp;
 pub mod refusal;

@@ -93,6 +93,8 @@ verdicts! {
     IcmpImplausible = 32, "icmp_implausible", Drop, "is an ICMP error about a segment that cannot be on its way";
     EchoAnswered = 33, "echo_answered", Forward, "is an echo request and was answered";
     EchoUnanswered = 34, "echo_unanswered", Drop, "is an echo request to a VIP that nobody serves";
+    /// In the modes in which backends answer themselves.
+    ByTable = 35, "by_table", Forward, "belongs to no tracked connection and was sent to whom the farm's table names";
 }
 
 impl Verdict {

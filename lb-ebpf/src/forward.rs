@@ -8,6 +8,7 @@ use lb_common::wire::{Ethernet, Tcp, Udp, protocol};
 
 use crate::calls::Calls;
 use crate::context::Frame;
+use crate::direct;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
 use crate::work::Work;
@@ -30,13 +31,13 @@ pub fn first<F: Calls>(work: &mut Work<F>, found: &Found) -> u64 {
     let Some(backend) = maps::backend(number) else { return Verdict::Inconsistent as u64 };
     let (leg, control) = (work.read.leg, work.control);
     let sent = deliver::<F>(&mut work.frame, leg, control, found, backend, Verdict::Opened);
-    if sent >> 32 != 0 {
+    if sent >> 32 != 0 && sent != direct::HANDS {
         maps::count_opened(number, work.is_tcp());
     }
     sent
 }
 
-/// The verdict on the packet, and the interface it leaves by in the high half.
+/// The verdict on the packet, and the interface it leaves by in the high half; or [`direct::HANDS`].
 #[inline(always)]
 pub fn deliver<F: Calls>(
     frame: &mut Frame,
@@ -46,6 +47,9 @@ pub fn deliver<F: Calls>(
     backend: &BackendEntry,
     verdict: Verdict,
 ) -> u64 {
+    if found.meta.is_direct() {
+        return direct::note::<F>(leg, found, verdict);
+    }
     match try_deliver::<F>(frame, leg, control, found, backend) {
         Ok(egress) => verdict as u64 | u64::from(egress) << 32,
         Err(verdict) => verdict as u64,

@@ -9,6 +9,7 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Head, Icmp, IpHeader as _, Transport, protocol};
 
 use crate::calls::Calls;
+use crate::direct;
 use crate::forward;
 use crate::line::{self, Connections, Line, Numbers};
 use crate::lookup::{self, Found};
@@ -84,14 +85,14 @@ fn read<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
 pub fn pass_on<F: Calls>(context: *mut xdp_md) -> u64 {
     let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
     match try_pass_on(&mut work) {
-        Ok(egress) => Verdict::IcmpTranslated as u64 | u64::from(egress) << 32,
+        Ok(number) => number,
         Err(Verdict::IcmpUnknown) if !maps::is_vip(&work.read.key.dst) => Verdict::NotForVip as u64,
         Err(verdict) => verdict as u64,
     }
 }
 
 #[inline(always)]
-fn try_pass_on<F: Calls>(work: &mut Work<F>) -> Result<u32, Verdict> {
+fn try_pass_on<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     let found = lookup::find::<F>(&work.read.key, &work.read.homes).ok_or(Verdict::IcmpUnknown)?;
     let Found { index, line, meta } = found;
     let backend = maps::backend(F::Addr::backend(line)).ok_or(Verdict::Inconsistent)?;
@@ -113,6 +114,11 @@ fn try_pass_on<F: Calls>(work: &mut Work<F>) -> Result<u32, Verdict> {
     if work.read.leg.ttl <= 1 {
         return Err(Verdict::TtlExpired);
     }
+    // It quotes what the end has sent as it has sent it.
+    if meta.is_direct() {
+        let leg = work.read.leg;
+        return Ok(direct::note::<F>(leg, &found, Verdict::IcmpTranslated));
+    }
     work.read.to = F::Addr::translated(line, meta, &Numbers).ok_or(Verdict::Inconsistent)?;
     let client = line.hop();
     // All that was read is of one connection if the line has not changed hands meanwhile.
@@ -128,7 +134,7 @@ fn try_pass_on<F: Calls>(work: &mut Work<F>) -> Result<u32, Verdict> {
     let changes_source = meta.is_reverse() || !meta.is_dnat();
     icmp::translate::<F::Header, _>(&mut work.frame, quoted, &work.read.to, changes_source)
         .ok_or(Verdict::Inconsistent)?;
-    Ok(egress)
+    Ok(Verdict::IcmpTranslated as u64 | u64::from(egress) << 32)
 }
 
 /// What the end that the quoted packet was sent to has acknowledged last; 0: that is not known. `None`: half a pair is nobody.

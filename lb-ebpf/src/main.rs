@@ -14,6 +14,7 @@
 mod calls;
 mod challenge;
 mod context;
+mod direct;
 mod family;
 mod forward;
 mod icmp;
@@ -43,6 +44,7 @@ use lb_common::wire::{Ethernet, IpHeader as _, protocol};
 
 use crate::calls::Calls;
 use crate::context::Frame;
+use crate::direct::HANDS;
 use crate::family::{V4, V6};
 use crate::icmp::QUOTES;
 use crate::maps::Leg;
@@ -128,7 +130,10 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     let mut number = fast;
     if number == ICMP {
         number = icmp::receive::<F>(context);
-        return if number == QUOTES { icmp::pass_on::<F>(context) } else { number };
+        if number == QUOTES {
+            number = icmp::pass_on::<F>(context);
+        }
+        return if number == HANDS { direct::hand::<F>(context) } else { number };
     }
     if number == SLOW {
         number = known::<F>(context);
@@ -150,6 +155,9 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     }
     if number == SENDS {
         number = forward::send::<F>(context);
+    }
+    if number == HANDS {
+        number = direct::hand::<F>(context);
     }
     if number == Verdict::Refused as u64 {
         return refuse::refuse::<F>(context);
@@ -261,6 +269,9 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     }
     if choice.is_late() {
         return Ok(CHOOSES);
+    }
+    if choice.is_unknown() {
+        return Ok(direct::note_unknown(work));
     }
     if !early {
         open::prepare(work, choice);

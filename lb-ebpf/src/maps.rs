@@ -105,6 +105,8 @@ pub struct Scratch<A> {
     pub length: u32,
     /// TCP's; 0 for UDP.
     pub flags: u32,
+    /// What is counted of a packet that is handed on as it is, if that succeeds.
+    pub verdict: u32,
 }
 
 /// A connection whose source port is taken if no other is found.

@@ -126,6 +126,10 @@ fn enter_reverse<F: Calls>(work: &mut Work<F>, choice: Choice, policy: u32) -> R
     work.read.last_resort = LastResort::NONE;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
+            // Such a flow keeps its port, and whoever is in the way is going.
+            if choice.is_direct() {
+                return Err(Verdict::Contended);
+            }
             // SAFETY: a helper without arguments.
             let port = ports::free(choice.backend(), unsafe { bpf_get_prandom_u32() });
             set_port(work.read, port.to_be_bytes());
@@ -209,7 +213,7 @@ fn publish<F: Calls>(work: &mut Work<F>) -> Result<Found, Verdict> {
         sequence = tcp.sequence();
     }
     let (now, read) = (work.control.now, &*work.read);
-    let (udp, dnat) = (!work.is_tcp(), !choice.source_is_vip());
+    let (udp, dnat, direct) = (!work.is_tcp(), !choice.source_is_vip(), choice.is_direct());
     let entry = |key, to, reverse, peer, tail| New {
         key,
         to,
@@ -223,8 +227,10 @@ fn publish<F: Calls>(work: &mut Work<F>) -> Result<Found, Verdict> {
     };
     F::Addr::write(line, &entry(&read.key, &read.to, false, reverse, opening(now, sequence)));
     F::Addr::write(back, &entry(&read.reverse, &read.back, true, forward, hop.0));
-    let meta =
-        |direction, line: line::Line| line.meta().of(direction, udp, dnat).with_state(State::Unanswered);
+    let meta = |direction, line: line::Line| {
+        let meta = line.meta().of(direction, udp, dnat).with_state(State::Unanswered);
+        if direct { meta.direct() } else { meta }
+    };
     let back_meta = meta(Direction::Reverse, back);
     let meta = meta(Direction::Forward, line);
     // In a flood somebody may have taken the one before the other was there to be taken, too.

@@ -4,13 +4,14 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{Address as _, FarmEntry, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
+use lb_common::abi::{Address as _, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
 use lb_common::hash;
 use lb_common::verdict::Verdict;
 
 use crate::OPENS;
 use crate::calls::Calls;
 use crate::context::opaque;
+use crate::direct;
 use crate::family::Family;
 use crate::maps;
 use crate::open;
@@ -22,6 +23,7 @@ use crate::work::{Outcome, Work};
 pub fn settle<F: Calls>(context: *mut xdp_md) -> u64 {
     match Work::<F>::of(context) {
         Some(mut work) => match try_settle(&mut work) {
+            Ok(()) if work.read.choice.is_unknown() => direct::note_unknown(&mut work),
             Ok(()) => OPENS,
             Err(verdict) => verdict as u64,
         },
@@ -39,17 +41,11 @@ fn try_settle<F: Calls>(work: &mut Work<F>) -> Outcome {
         // Another program's.
         _ => hash::slot(hash::flow(&work.read.key, work.control.flow_seed), TABLE_SIZE),
     };
-    let backend = backend_at::<F>(farm, hash)?;
-    work.read.choice = choice.with(backend);
-    open::prepare(work, choice.with(backend));
+    let backend = maps::backend_at(farm.table, hash).ok_or(Verdict::Inconsistent)?;
+    let choice = choice.with(backend, select::check_hop::<F>(backend)?);
+    work.read.choice = choice;
+    open::prepare(work, choice);
     Ok(())
-}
-
-#[inline(always)]
-fn backend_at<F: Calls>(farm: &FarmEntry, slot: u32) -> Result<u16, Verdict> {
-    let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
-    select::check_hop::<F>(backend)?;
-    Ok(backend)
 }
 
 /// The next slot. All CPUs share the count, so that shares are exact; farms begin at different places.

@@ -3,7 +3,8 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{
-    Address as _, BackendEntry, FARM_LATE, FARM_REFUSES, FlowKey, MODE_NAT, NO_TABLE, TABLE_SIZE,
+    Address as _, BackendEntry, FARM_LATE, FARM_REFUSES, FlowKey, MODE_NAT, NO_TABLE, POLICY_CHALLENGE,
+    SCHEDULER_TURNS, TABLE_SIZE, is_direct,
 };
 use lb_common::hash;
 use lb_common::tcp;
@@ -13,7 +14,7 @@ use lb_common::wire::protocol;
 use crate::calls::Calls;
 use crate::maps::{self, Service};
 use crate::sockets;
-use crate::work::{Outcome, Work};
+use crate::work::Work;
 
 /// A choice, as a number: a function of its own cannot return a structure.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Choice(u64);
 /// In a choice: nobody; the verdict stands in the low half.
 const NOBODY: u64 = 1 << 63;
 const SOURCE_IS_VIP: u64 = 1 << 48;
+const DIRECT: u64 = 1 << 49;
+const UNKNOWN: u64 = 1 << 50;
 /// The backend is not chosen yet: see [`crate::schedule`].
 const LATE: u64 = 1 << 62;
 
@@ -53,13 +56,26 @@ impl Choice {
     }
     /// The same with its backend chosen.
     #[inline(always)]
-    pub fn with(self, backend: u16) -> Self {
-        Self(self.0 & !LATE | u64::from(backend) << 32)
+    pub fn with(self, backend: u16, entry: &BackendEntry) -> Self {
+        // The farm's entry may be of another plan than the table.
+        let direct = if is_direct(entry.mode) { DIRECT } else { 0 };
+        Self(self.0 & !LATE | u64::from(backend) << 32 | direct)
     }
     /// The backend sees the VIP as its client (mode `nat`).
     #[inline(always)]
     pub fn source_is_vip(self) -> bool {
-        self.0 & SOURCE_IS_VIP != 0
+        self.0 & (SOURCE_IS_VIP | DIRECT) == SOURCE_IS_VIP
+    }
+
+    /// The backend gets packets as they are, and answers the client itself.
+    #[inline(always)]
+    pub fn is_direct(self) -> bool {
+        self.0 & DIRECT != 0
+    }
+    /// The packet opens nothing, and is for a connection that nobody knows: such a backend may.
+    #[inline(always)]
+    pub fn is_unknown(self) -> bool {
+        self.0 & UNKNOWN != 0
     }
 
     /// The flow `key` as the chosen backend is to see it, its source port aside.
@@ -71,6 +87,9 @@ impl Choice {
         to: &mut FlowKey<F::Addr>,
     ) {
         *to = *key;
+        if self.is_direct() {
+            return;
+        }
         to.dst = F::address(entry);
         if self.source_is_vip() {
             to.src = key.dst;
@@ -109,8 +128,16 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
     let farm = maps::farm(service.farm).ok_or(Verdict::Inconsistent)?;
     if !opens {
         // Nobody knows the connection: it was forgotten, or it is the host's own.
-        let own = sockets::want(&work.frame, key, false);
-        return Err(if own { Verdict::HostPort } else { Verdict::Refused });
+        if sockets::want(&work.frame, key, false) {
+            return Err(Verdict::HostPort);
+        }
+        // Where the backend sees the client's packets as they are, it knows what to say of this one.
+        let asked = work.control.policy[F::TABLE] & POLICY_CHALLENGE != 0;
+        let answers = asked && work.flags() & tcp::flag::RST != 0;
+        let by_turns = farm.flags & FARM_LATE != 0 && farm.scheduler == SCHEDULER_TURNS;
+        if !is_direct(farm.mode) || farm.table == NO_TABLE || answers || by_turns {
+            return Err(Verdict::Refused);
+        }
     }
     if service.wildcard && key.protocol == protocol::UDP {
         if sockets::want(&work.frame, key, false) {
@@ -131,21 +158,21 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
         return Err(if farm.flags & FARM_REFUSES != 0 { Verdict::Refused } else { Verdict::NoBackend });
     }
     let nat = if farm.mode == MODE_NAT { SOURCE_IS_VIP } else { 0 };
-    let choice = Choice(u64::from(service.farm) | u64::from(service.vip) << 16 | nat | LATE);
+    let unknown = if opens { 0 } else { UNKNOWN };
+    let choice = Choice(u64::from(service.farm) | u64::from(service.vip) << 16 | nat | unknown | LATE);
     if farm.flags & FARM_LATE != 0 {
         return Ok(choice.0);
     }
     let slot = hash::slot(hash::flow(key, work.control.flow_seed), TABLE_SIZE);
     let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
-    check_hop::<F>(backend)?;
-    Ok(choice.with(backend).0)
+    Ok(choice.with(backend, check_hop::<F>(backend)?).0)
 }
 
 /// Whether it is known how to reach a backend.
 #[inline(always)]
-pub fn check_hop<F: Calls>(backend: u16) -> Outcome {
+pub fn check_hop<F: Calls>(backend: u16) -> Result<&'static BackendEntry, Verdict> {
     let entry = maps::backend(backend).ok_or(Verdict::Inconsistent)?;
-    if F::hop(entry).ifindex == 0 { Err(Verdict::NoNextHop) } else { Ok(()) }
+    if F::hop(entry).ifindex == 0 { Err(Verdict::NoNextHop) } else { Ok(entry) }
 }
 
 /// The verdict on a packet that no farm serves.

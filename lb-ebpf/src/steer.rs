@@ -9,6 +9,7 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Tcp};
 
 use crate::calls::Calls;
+use crate::direct;
 use crate::line::{Connections, Line};
 use crate::lookup::Found;
 use crate::maps;
@@ -107,6 +108,9 @@ fn judge<F: Calls>(
     reverse: Line,
     backend: &BackendEntry,
 ) -> Result<((State, u8), Action), Verdict> {
+    if meta.is_direct() {
+        return direct::judge(work, meta, line, forward, backend.flags);
+    }
     let direction = meta.direction();
     let now = work.control.now;
     if !work.is_tcp() {
@@ -162,7 +166,7 @@ fn source_port<F: Calls>(forward: Line) -> u16 {
 pub fn is_plain(tcp: bool, flags: u8, now: u32, found: &Found, backend: &BackendEntry) -> bool {
     let (meta, line) = (found.meta, found.line);
     if tcp {
-        return meta.is(State::Established) && !tcp::steers(flags);
+        return (meta.is(State::Established) || meta.is(State::OneSided)) && !tcp::steers(flags);
     }
     if meta.is_reverse() {
         return meta.is(State::Established) || meta.is(State::Answered);

@@ -61,9 +61,9 @@ impl TimeoutTicks {
             State::Unanswered | State::Answered => self.syn,
             State::Established => self.established,
             State::HalfClosed => self.half_closed,
-            State::Empty | State::Claimed | State::Leaving | State::OneSided | State::Closed | State::Cut => {
-                self.fin
-            }
+            State::OneSided if meta.fins() == 0 => self.established,
+            State::OneSided => self.half_closed,
+            State::Empty | State::Claimed | State::Leaving | State::Closed | State::Cut => self.fin,
         }
     }
 }
@@ -96,7 +96,10 @@ pub struct BackendEntry {
     pub address_v4: [u8; 4],
     /// 0: the port that the client used.
     pub port: Port,
-    pub reserved: u16,
+    /// How packets reach it: `MODE_DSR` and those above it, or 0, where they are translated as their line says. A backend whose mode
+    /// changes is another one, so that its connections keep the mode that they have.
+    pub mode: u8,
+    pub reserved: u8,
     pub address_v6: MappedAddress,
     /// Fills a cache line.
     pub padding: [u64; 6],
@@ -161,7 +164,7 @@ const _: () = assert!(size_of::<NextHop>() == 16 && size_of::<BackendEntry>() ==
 const _: () = assert!(size_of::<BackendLabel>() == 128 && size_of::<BackendCounters>() == 64);
 
 #[cfg(feature = "user")]
-// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+2, 16+48).
+// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+1+1, 16+48).
 unsafe impl aya::Pod for BackendEntry {}
 #[cfg(feature = "user")]
 // SAFETY: bytes.

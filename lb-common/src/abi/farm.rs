@@ -25,6 +25,15 @@ pub const MODE_DNAT: u8 = 0;
 /// They carry the VIP as source and the backend's address as destination.
 pub const MODE_NAT: u8 = 1;
 
+/// They are as they came, in a frame for the backend, who has the VIP himself and answers the client. So in all modes from here on.
+pub const MODE_DSR: u8 = 2;
+
+/// Whether the backend answers its clients itself: its part of a connection is not seen.
+#[inline(always)]
+pub const fn is_direct(mode: u8) -> bool {
+    mode >= MODE_DSR
+}
+
 /// While nobody serves, clients are told so (a reset, an ICMP error). Without it they get no answer.
 pub const FARM_REFUSES: u16 = 1;
 /// Its backend is chosen only when it is known that no line holds the flow: choosing leaves a trace, or takes long.

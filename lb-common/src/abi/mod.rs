@@ -14,7 +14,10 @@ pub use backend::{
     BackendCounters, BackendEntry, BackendLabel, Label, NextHop, TimeoutTicks,
 };
 pub use control::*;
-pub use farm::{FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE};
+pub use farm::{
+    FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE,
+    is_direct,
+};
 pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
 pub use service::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey, WILDCARD_PORT,

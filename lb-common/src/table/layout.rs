@@ -139,8 +139,8 @@ impl Layout for [u8; 16] {
         if !meta.is_reverse() {
             return Some(hash_v6(client, vip, ports, seed));
         }
-        let backend = split(book.backend(Self::backend(line))?);
-        Some(hash_v6(backend, if meta.is_dnat() { client } else { vip }, ports, seed))
+        let from = if meta.is_direct() { vip } else { split(book.backend(Self::backend(line))?) };
+        Some(hash_v6(from, if meta.is_dnat() { client } else { vip }, ports, seed))
     }
 
     #[inline(always)]
@@ -155,9 +155,15 @@ impl Layout for [u8; 16] {
         if !meta.is_reverse() {
             return client == [a, b] && split(vip) == [c, d];
         }
-        let Some(backend) = book.backend(Self::backend(line)) else { return false };
         let to = if meta.is_dnat() { client } else { split(vip) };
-        split(backend) == [a, b] && to == [c, d]
+        if to != [c, d] {
+            return false;
+        }
+        if meta.is_direct() {
+            return split(vip) == [a, b];
+        }
+        let Some(backend) = book.backend(Self::backend(line)) else { return false };
+        split(backend) == [a, b]
     }
 
     #[inline(always)]
@@ -182,7 +188,9 @@ impl Layout for [u8; 16] {
         let [s0, s1, d0, d1, protocol, ..] = line.word(Self::PORTS).to_ne_bytes();
         let target = Self::target(line);
         let (client, vip) = (target.client_v6(), *book.vip(target.delta_and_vip_v6().1)?);
-        let (src, dst) = if meta.is_reverse() {
+        let (src, dst) = if meta.is_reverse() && meta.is_direct() {
+            (vip, client)
+        } else if meta.is_reverse() {
             (*book.backend(Self::backend(line))?, if meta.is_dnat() { client } else { vip })
         } else {
             (client, vip)
@@ -198,6 +206,8 @@ impl Layout for [u8; 16] {
         let (client, vip) = (target.client_v6(), *book.vip(target.delta_and_vip_v6().1)?);
         let (src, dst) = if meta.is_reverse() {
             (vip, client)
+        } else if meta.is_direct() {
+            (client, vip)
         } else {
             (if meta.is_dnat() { client } else { vip }, *book.backend(Self::backend(line))?)
         };

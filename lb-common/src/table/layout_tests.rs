@@ -69,13 +69,22 @@ fn check<A: Layout + core::fmt::Debug>(client: A, vip: A, backend: A, dnat: bool
     let key = FlowKey::new(client, vip, port(40000), port(443), 6);
     let source = if dnat { client } else { vip };
     let to = FlowKey::new(source, backend, port(if dnat { 40000 } else { 51000 }), port(8443), 6);
+    check_pair(&key, &to, |meta| if dnat { Meta(meta.0 | 1 << 13) } else { meta });
+}
+
+fn check_pair<A: Layout + core::fmt::Debug>(
+    key: &FlowKey<A>,
+    to: &FlowKey<A>,
+    nature: impl Fn(Meta) -> Meta,
+) {
+    let port = |port: u16| port.to_be_bytes();
     let (reverse, back) = (to.reversed(), key.reversed());
-    for (from, into, is_reverse) in [(&key, &to, false), (&reverse, &back, true)] {
+    for (from, into, is_reverse) in [(key, to, false), (&reverse, &back, true)] {
         let memory: [Cell<u64>; 8] = Default::default();
         let line = Memory(&memory);
         let direction =
             if is_reverse { crate::tcp::Direction::Reverse } else { crate::tcp::Direction::Forward };
-        let meta = Meta::EMPTY.of(direction, false, dnat);
+        let meta = nature(Meta::EMPTY.of(direction, false, false));
         let tail = if is_reverse { Hop::new(9, &[1, 2, 3, 4, 5, 6]).0 } else { opening(77, 88) };
         line.set_half(2, 0xabcd_0004);
         A::write(
@@ -134,6 +143,15 @@ fn a_line_of_ipv6_says_what_was_written() {
     for dnat in [false, true] {
         check(CLIENT, VIP, BACKEND, dnat);
     }
+}
+
+#[test]
+fn a_line_whose_packets_stay_as_they_are_says_so() {
+    let (port, http) = (40000u16.to_be_bytes(), 80u16.to_be_bytes());
+    let v4 = FlowKey::new([198, 51, 100, 7], [192, 0, 2, 10], port, http, 6);
+    check_pair(&v4, &v4, Meta::direct);
+    let v6 = FlowKey::new(CLIENT, VIP, port, http, 6);
+    check_pair(&v6, &v6, Meta::direct);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bits 0-3 state | 4-7 distance from its home | 8 at its second home | 9 reverse | 10 UDP | 11-12 FINs seen, by direction
-//!      13 the client's own address goes to the backend (mode dnat) | 16-31 tag | 32-63 version
+//!      13 the client's own address goes to the backend (mode dnat) | 14 nothing is translated (dsr, ipip, gue; 13 then, too)
+//!      16-31 tag | 32-63 version
 //! ```
 
 use crate::tcp::Direction;
@@ -20,7 +21,8 @@ pub enum State {
     Unanswered = 3,
     /// TCP: the backend has sent its SYN-ACK. UDP: it has answered, the client has not gone on.
     Answered = 4,
-    /// UDP: the client goes on although nobody answers (syslog, flow records, one-way media).
+    /// The client goes on, and nobody can say whether it is answered. UDP without answers (syslog, flow records, one-way media); TCP
+    /// whose backend answers past us.
     OneSided = 5,
     /// TCP: both sides have sent their FIN, or one has reset the connection.
     Closed = 6,
@@ -99,6 +101,7 @@ const REVERSE: u64 = 1 << 9;
 const UDP: u64 = 1 << 10;
 const FINS: u64 = 3 << 11;
 const DNAT: u64 = 1 << 13;
+const DIRECT: u64 = 1 << 14;
 
 impl Meta {
     pub const EMPTY: Self = Self(0);
@@ -137,6 +140,12 @@ impl Meta {
     pub const fn of(self, direction: Direction, udp: bool, dnat: bool) -> Self {
         let reverse = if matches!(direction, Direction::Reverse) { REVERSE } else { 0 };
         Self(self.0 | reverse | if udp { UDP } else { 0 } | if dnat { DNAT } else { 0 })
+    }
+
+    /// Packets reach the backend as they are, and it answers the client itself: nobody sees its part of the connection.
+    #[inline(always)]
+    pub const fn direct(self) -> Self {
+        Self(self.0 | DIRECT | DNAT)
     }
 
     /// A bit by [`Direction`] for each side that has sent its FIN.
@@ -201,6 +210,10 @@ impl Meta {
         self.0 & DNAT != 0
     }
     #[inline(always)]
+    pub const fn is_direct(self) -> bool {
+        self.0 & DIRECT != 0
+    }
+    #[inline(always)]
     pub const fn fins(self) -> u8 {
         (self.0 >> 11 & 3) as u8
     }
@@ -221,6 +234,8 @@ impl Meta {
             3 => rank::UNANSWERED,
             4 => rank::ANSWERED,
             5 => rank::ONE_SIDED,
+            // Closed by its client, of whom alone nobody knows whether he is there.
+            _ if self.is_direct() => rank::UNANSWERED,
             _ => rank::KEPT,
         }
     }
@@ -244,6 +259,12 @@ mod tests {
         );
         assert!(meta.is_udp() && meta.is_dnat() && meta.is_live());
         assert_eq!((meta.distance(), meta.is_second(), meta.tag(), meta.version()), (11, true, 0xbeef, 8));
+        assert!(!meta.is_direct());
+        let direct = Meta(1 << 32).direct();
+        assert!(direct.is_direct() && direct.is_dnat(), "the backend sees its client");
+        for (state, rank) in [(State::Unanswered, rank::UNANSWERED), (State::Closed, rank::UNANSWERED)] {
+            assert_eq!(direct.with_state(state).rank(), rank);
+        }
         let leaving = meta.leaving();
         assert_eq!((leaving.state(), leaving.distance(), leaving.version()), (State::Leaving, 11, 9));
         assert_eq!(leaving.emptied(), Meta(9 << 32));

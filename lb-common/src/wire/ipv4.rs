@@ -74,6 +74,12 @@ impl IpHeader for Ipv4 {
     }
 
     #[inline(always)]
+    fn take_hop(&mut self) {
+        self.ttl -= 1;
+        self.checksum = Delta::TTL_DECREMENT.apply(self.checksum);
+    }
+
+    #[inline(always)]
     fn is_bare(&self) -> bool {
         self.version_ihl == 0x45
     }

@@ -58,6 +58,11 @@ impl IpHeader for Ipv6 {
     }
 
     #[inline(always)]
+    fn take_hop(&mut self) {
+        self.hop_limit -= 1;
+    }
+
+    #[inline(always)]
     fn is_bare(&self) -> bool {
         true
     }
@@ -148,11 +153,6 @@ impl Ipv6 {
     pub fn set_destination_words(&mut self, [high, low]: [u64; 2]) {
         self.dst[..8].copy_from_slice(&high.to_ne_bytes());
         self.dst[8..].copy_from_slice(&low.to_ne_bytes());
-    }
-    /// The limit must not be 0.
-    #[inline(always)]
-    pub fn take_hop(&mut self) {
-        self.hop_limit -= 1;
     }
 }
 

@@ -51,6 +51,9 @@ pub trait IpHeader: Sized {
     /// The verdict on a packet for a VIP whose header says no such thing.
     fn transport(&self, available: usize) -> Result<Transport, Verdict>;
 
+    /// Takes one from TTL or hop limit, which must not be 0.
+    fn take_hop(&mut self);
+
     /// Whether the header has no options, so that the transport header follows it at once.
     fn is_bare(&self) -> bool;
 

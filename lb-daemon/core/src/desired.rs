@@ -29,6 +29,8 @@ pub struct BackendFacts {
     pub ramp: u8,
     /// Its checks fail, whatever an operator has set: one that is drained may be dead, and one that is ejected may live.
     pub failing: bool,
+    /// No way leads to it by which its farm's mode could send packets.
+    pub unreachable: bool,
 }
 
 /// Lets only the healthy backends of the lowest priority number serve; the other healthy ones stand by. `facts` are of the
@@ -50,7 +52,7 @@ fn serving(farm: &Farm, facts: &[BackendFacts]) -> Vec<bool> {
     let serves = |facts: &BackendFacts| facts.status.serves();
     let starting = facts.iter().any(|facts| facts.status == BackendStatus::Starting);
     if farm.when_all_down == WhenAllDown::TryAll && !starting && !facts.iter().any(serves) {
-        return facts.iter().map(|facts| facts.status == BackendStatus::Down).collect();
+        return facts.iter().map(|facts| facts.status == BackendStatus::Down && !facts.unreachable).collect();
     }
     facts.iter().map(serves).collect()
 }
@@ -97,6 +99,8 @@ pub struct DesiredBackend {
     pub ground: Ground,
     /// Not known to be down.
     pub lives: bool,
+    /// Packets are not to take the way that leads to it.
+    pub unreachable: bool,
 }
 
 /// Why a backend takes new connections. The next daemon learns it from the maps.
@@ -158,6 +162,7 @@ impl Desired {
                     // One that the traffic has ejected may live: nobody who is with it is sent away.
                     // One that is tried in the hope that it lives is held to live.
                     lives: serving || !facts.failing,
+                    unreachable: facts.unreachable,
                 }
             });
             DesiredFarm {
@@ -237,7 +242,13 @@ mod tests {
     }
 
     fn facts(statuses: &[BackendStatus]) -> Vec<BackendFacts> {
-        let facts = |&status| BackendFacts { status, weight: 1, ramp: 100, failing: status == Down };
+        let facts = |&status| BackendFacts {
+            status,
+            weight: 1,
+            ramp: 100,
+            failing: status == Down,
+            unreachable: false,
+        };
         statuses.iter().map(facts).collect()
     }
 
@@ -292,6 +303,9 @@ mod tests {
         assert_eq!(serving(&farm, &facts(&[Down, Draining])), [true, false]);
         assert_eq!(serving(&farm, &facts(&[Down, Starting])), [false, false]);
         assert_eq!(serving(&farm, &facts(&[Down, Up])), [false, true]);
+        let mut apart = facts(&[Down, Down]);
+        apart[0].unreachable = true;
+        assert_eq!(serving(&farm, &apart), [false, true], "nothing leads to it");
     }
 
     #[test]

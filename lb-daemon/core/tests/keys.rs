@@ -63,7 +63,8 @@ fn file(schema: &Schema, key: &Key, value: Option<Node>) -> Node {
     if ["timeout", "fast_interval"].contains(&key.name) {
         check.push(("interval", text("720h")));
     }
-    let eject = vec![("eject", node(Value::Bool(true)))];
+    // A key that needs another, or does not go with it, has what it needs.
+    let eject = vec![("eject", node(Value::Bool(key.name != "mode")))];
     let backend = with(vec![("address", text("10.0.0.11"))], &keys::BACKEND);
     let farm = vec![
         ("name", text("web")),

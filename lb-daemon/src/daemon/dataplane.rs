@@ -132,7 +132,7 @@ impl Dataplane {
     pub fn backend_id(&self, farm: &Farm, backend: &Backend) -> Option<u16> {
         let label =
             BackendLabel { farm: Label::new(farm.name.as_str())?, name: Label::new(backend.name.as_str())? };
-        self.numbers.get(&label, &backend.address, backend.port)
+        self.numbers.get(&label, &backend.address, backend.port, farm.mode)
     }
 
     /// The number by which the data plane knows a farm.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use lb_core::config::model::{self, Backend, Config, Eject, Farm};
+use lb_core::config::model::{Backend, Config, Eject, Farm};
 use lb_core::health::passive::{Pulse, Suspicion, Watch, Witnesses, follows, may_eject};
 use tokio::task::JoinHandle;
 
@@ -74,7 +74,7 @@ impl Passive {
         }
         let before = std::mem::take(&mut self.watched);
         let mut before: HashMap<_, _> = before.into_iter().map(|it| (it.key, it.watch)).collect();
-        let farms = config.farms.iter().filter(|farm| farm.enabled && watches(&farm.passive));
+        let farms = config.farms.iter().filter(|farm| farm.enabled && watches(farm));
         let pairs = farms.flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
         let watched = pairs.filter_map(|(farm, backend)| {
             let id = id(farm, backend)?;
@@ -196,8 +196,9 @@ fn held(watch: &mut Watch, eject: &Eject, now: Instant) -> String {
     lb_core::config::duration_text(held)
 }
 
-fn watches(policy: &model::Passive) -> bool {
-    policy.suspect || policy.eject.is_some()
+/// Of backends that answer past us nobody sees whether they do.
+fn watches(farm: &Farm) -> bool {
+    !farm.mode.is_direct() && (farm.passive.suspect || farm.passive.eject.is_some())
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl View<'_> {
             connections: id.map_or(0, |id| self.forwarding.live(id)),
             // Whoever wants to know reads it beside the loop: `Handle::measured`.
             traffic: Traffic::default(),
-            unresolved: self.forwarding.ways().unreached(&backend.address),
+            unresolved: self.forwarding.ways().unreached(farm.mode, &backend.address),
         }
     }
 }

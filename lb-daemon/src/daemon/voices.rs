@@ -38,7 +38,9 @@ impl<'a> Voices<'a> {
             let key = (farm.name.clone(), backend.name.clone());
             let weight = self.operators.of(&key).weight.unwrap_or(backend.weight);
             let (ramp, failing) = (self.judgements.ramp(&key), self.judgements.is_down(&key));
-            BackendFacts { status: self.known(farm, backend).status(), weight, ramp, failing }
+            let unreachable = self.ways.must_not_be_taken(farm.mode, &backend.address);
+            let status = self.known(farm, backend).status();
+            BackendFacts { status, weight, ramp, failing, unreachable }
         });
         let mut facts: Vec<BackendFacts> = facts.collect();
         rank(farm, &mut facts);
@@ -51,7 +53,7 @@ impl<'a> Voices<'a> {
         let (reason, ground) = self.known(farm, backend).reason(status);
         let since = match ground {
             Ground::Judgement => self.judgements.of(&key).map(|health| health.since),
-            Ground::Reach => self.ways.lack_since(&backend.address),
+            Ground::Reach => self.ways.lack_since(farm.mode, &backend.address),
             Ground::Setting => None,
         };
         let since = since.or_else(|| self.operators.touched(&key));
@@ -67,7 +69,7 @@ impl<'a> Voices<'a> {
             farm_enabled: farm.enabled,
             checked: !farm.checks.is_empty(),
             held: self.judgements.of(&key).map(|health| (health.status, health.reason.as_str())),
-            reach: self.ways.reach(&backend.address),
+            reach: self.ways.reach(farm.mode, &backend.address),
         }
     }
 }

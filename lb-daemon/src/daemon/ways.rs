@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use lb_common::abi::NextHop;
-use lb_core::config::model::Addresses;
+use lb_core::config::model::{Addresses, Mode};
 use lb_core::desired::NextHops;
 use lb_core::standing::Reach;
 
@@ -18,6 +18,8 @@ pub(super) struct Ways {
     hops: NextHops,
     /// Of those that have no next hop, or one by an interface that cannot be used.
     lacks: BTreeMap<IpAddr, Lack>,
+    /// The same of those that a gateway leads to, in the mode that needs neighbours.
+    routed: BTreeMap<IpAddr, Lack>,
 }
 
 /// Why packets for an address are dropped.
@@ -35,7 +37,7 @@ const NOT_LOOKED_FOR: Reach<'_> = Reach::Sought("its next hop is not looked for 
 impl Ways {
     /// `hops`: as the daemon before this one has left them.
     pub fn new(hops: NextHops) -> Self {
-        Self { hops, lacks: BTreeMap::new() }
+        Self { hops, ..Self::default() }
     }
 
     /// Takes over what was found of all addresses there are. `admits` says whether a hop leads by an interface that has the
@@ -48,12 +50,16 @@ impl Ways {
         admits: impl Fn(&NextHop) -> bool,
     ) {
         let up = |hop: &NextHop| links.iter().any(|link| link.index == hop.ifindex && link.up);
-        let before = std::mem::take(&mut self.lacks);
+        let (before, routed) = (std::mem::take(&mut self.lacks), std::mem::take(&mut self.routed));
         for (address, resolution) in resolutions {
             let (reason, asked) = match next_hop(resolution, &admits, links) {
                 Ok(hop) => {
                     if self.hops.insert(*address, hop) != Some(hop) {
                         tracing::debug!(%address, interface = hop.ifindex, "next hop of a backend");
+                    }
+                    if let Some(reason) = gateway(*address, resolution) {
+                        let since = routed.get(address).map_or(now, |lack| lack.since);
+                        self.routed.insert(*address, Lack { reason, asked: false, since });
                     }
                     continue;
                 }
@@ -77,36 +83,54 @@ impl Ways {
     }
 
     /// Whether packets for a backend have somewhere to go.
-    pub fn reach(&self, addresses: &Addresses) -> Reach<'_> {
-        let mut lacking = addresses.iter().filter_map(|address| self.lacking(&address));
+    pub fn reach(&self, mode: Mode, addresses: &Addresses) -> Reach<'_> {
+        let mut lacking = addresses.iter().filter_map(|address| self.lacking(mode, &address));
         let Some(reach) = lacking.next() else { return Reach::Whole };
         let (Reach::Sought(why) | Reach::None(why)) = reach else { return reach };
         if lacking.count() + 1 < addresses.iter().count() { Reach::Partly(why) } else { reach }
     }
 
     /// What is missing of the way to an address.
-    fn lacking(&self, address: &IpAddr) -> Option<Reach<'_>> {
-        match self.lacks.get(address) {
+    fn lacking(&self, mode: Mode, address: &IpAddr) -> Option<Reach<'_>> {
+        match self.lack(mode, address) {
             Some(Lack { reason, asked: true, .. }) => Some(Reach::Sought(reason)),
             Some(Lack { reason, asked: false, .. }) => Some(Reach::None(reason)),
             None => (!self.hops.contains_key(address)).then_some(NOT_LOOKED_FOR),
         }
     }
 
+    fn lack(&self, mode: Mode, address: &IpAddr) -> Option<&Lack> {
+        let routed = self.routed.get(address).filter(|_| mode == Mode::Dsr);
+        routed.or_else(|| self.lacks.get(address))
+    }
+
+    /// Whether a way leads to a backend that would bring the packets of its farm's mode back to us.
+    pub fn must_not_be_taken(&self, mode: Mode, addresses: &Addresses) -> bool {
+        mode == Mode::Dsr && addresses.iter().any(|address| self.routed.contains_key(&address))
+    }
+
     /// The addresses packets for which are dropped.
-    pub fn unreached(&self, addresses: &Addresses) -> Vec<IpAddr> {
-        addresses.iter().filter(|address| self.lacking(address).is_some()).collect()
+    pub fn unreached(&self, mode: Mode, addresses: &Addresses) -> Vec<IpAddr> {
+        addresses.iter().filter(|address| self.lacking(mode, address).is_some()).collect()
     }
 
     /// Since when something is missing of the way to a backend.
-    pub fn lack_since(&self, addresses: &Addresses) -> Option<SystemTime> {
-        addresses.iter().filter_map(|address| self.lacks.get(&address)).map(|lack| lack.since).min()
+    pub fn lack_since(&self, mode: Mode, addresses: &Addresses) -> Option<SystemTime> {
+        addresses.iter().filter_map(|address| self.lack(mode, &address)).map(|lack| lack.since).min()
     }
 
     /// Whether nothing is missing of the way to anybody.
     pub fn are_all_known(&self) -> bool {
         self.lacks.is_empty()
     }
+}
+
+/// Why an address cannot be reached in mode `dsr` though there is a way to it.
+fn gateway(address: IpAddr, resolution: &Resolution) -> Option<String> {
+    let Resolution::Resolved { via, .. } = resolution else { return None };
+    let reason =
+        || format!("{address} is behind the gateway {via}, and mode dsr needs it on a link of this host");
+    (*via != address).then(reason)
 }
 
 /// The next hop; or why there is none, and whether somebody may still answer.
@@ -141,7 +165,8 @@ mod tests {
     const ADDRESS: &str = "10.0.0.2";
 
     fn resolved(ifindex: u32) -> Resolution {
-        Resolution::Resolved { ifindex, source_mac: [2; 6], destination_mac: [4; 6], mtu: 1500 }
+        let via = ADDRESS.parse().unwrap();
+        Resolution::Resolved { ifindex, source_mac: [2; 6], destination_mac: [4; 6], mtu: 1500, via }
     }
 
     fn unresolved(reason: &str, asked: bool) -> Resolution {
@@ -168,18 +193,21 @@ mod tests {
     #[test]
     fn who_was_never_found_is_sought_and_then_unreached_until_he_is_found() {
         let (mut ways, address, links) = (Ways::default(), only(ADDRESS), [link(true)]);
-        assert_eq!(ways.reach(&address), NOT_LOOKED_FOR);
+        assert_eq!(ways.reach(Mode::Nat, &address), NOT_LOOKED_FOR);
         take(&mut ways, unresolved("asked", true), &links, 1);
-        assert_eq!(ways.reach(&address), Reach::Sought("asked"));
-        assert_eq!(ways.unreached(&address), [IpAddr::from([10, 0, 0, 2])]);
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::Sought("asked"));
+        assert_eq!(ways.unreached(Mode::Nat, &address), [IpAddr::from([10, 0, 0, 2])]);
         take(&mut ways, unresolved("no answer", false), &links, 4);
-        assert_eq!(ways.reach(&address), Reach::None("no answer"));
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::None("no answer"));
         take(&mut ways, unresolved("asked again", true), &links, 5);
-        assert_eq!(ways.reach(&address), Reach::None("asked again"), "it does not flap");
-        assert_eq!(ways.lack_since(&address), Some(at(4)));
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::None("asked again"), "it does not flap");
+        assert_eq!(ways.lack_since(Mode::Nat, &address), Some(at(4)));
         take(&mut ways, resolved(2), &links, 9);
-        assert_eq!((ways.reach(&address), ways.lack_since(&address)), (Reach::Whole, None));
-        assert!(ways.are_all_known() && ways.unreached(&address).is_empty());
+        assert_eq!(
+            (ways.reach(Mode::Nat, &address), ways.lack_since(Mode::Nat, &address)),
+            (Reach::Whole, None)
+        );
+        assert!(ways.are_all_known() && ways.unreached(Mode::Nat, &address).is_empty());
     }
 
     #[test]
@@ -188,18 +216,20 @@ mod tests {
         let hop = NextHop { ifindex: 2, destination: [4; 6], source: [2; 6] };
         let before = |hop| Ways::new(HashMap::from([(ADDRESS.parse().unwrap(), hop)]));
         let mut ways = before(hop);
-        assert_eq!(ways.reach(&address), Reach::Whole, "the daemon before knew it");
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::Whole, "the daemon before knew it");
         take(&mut ways, no_answer(), &[link(true)], 1);
-        assert_eq!(ways.reach(&address), Reach::Whole);
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::Whole);
         take(&mut ways, no_answer(), &[link(false)], 2);
-        assert_eq!(ways.reach(&address), Reach::None("no answer"), "the interface is down");
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::None("no answer"), "the interface is down");
         take(&mut ways, no_answer(), &[link(true)], 3);
-        assert_eq!(ways.reach(&address), Reach::Whole);
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::Whole);
         take(&mut ways, no_answer(), &[], 4);
-        assert_eq!(ways.reach(&address), Reach::None("no answer"), "the interface is gone");
+        assert_eq!(ways.reach(Mode::Nat, &address), Reach::None("no answer"), "the interface is gone");
         let mut elsewhere = before(NextHop { ifindex: 3, ..hop });
         take(&mut elsewhere, resolved(3), &[link(true)], 1);
-        assert!(matches!(elsewhere.reach(&address), Reach::None(why) if why.contains("has no XDP program")));
+        assert!(
+            matches!(elsewhere.reach(Mode::Nat, &address), Reach::None(why) if why.contains("has no XDP program"))
+        );
     }
 
     #[test]
@@ -209,11 +239,33 @@ mod tests {
         let mut take = |v4: Resolution, v6: Resolution| {
             let found = both.iter().zip([v4, v6]).collect();
             ways.take(&found, &[link(true)], at(1), |_| true);
-            (format!("{:?}", ways.reach(&both)), ways.unreached(&both).len())
+            (format!("{:?}", ways.reach(Mode::Nat, &both)), ways.unreached(Mode::Nat, &both).len())
         };
         let no = |reason| unresolved(reason, false);
         assert_eq!(take(no("a"), no("b")), ("None(\"a\")".to_owned(), 2));
         assert_eq!(take(resolved(2), no("b")), ("Partly(\"b\")".to_owned(), 1));
         assert_eq!(take(resolved(2), resolved(2)), ("Whole".to_owned(), 0));
+    }
+
+    #[test]
+    fn who_is_behind_a_gateway_is_out_of_reach_in_mode_dsr_alone() {
+        let (mut ways, address, links) = (Ways::default(), only(ADDRESS), [link(true)]);
+        let behind = |via: &str| Resolution::Resolved {
+            ifindex: 2,
+            source_mac: [2; 6],
+            destination_mac: [4; 6],
+            mtu: 1500,
+            via: via.parse().unwrap(),
+        };
+        take(&mut ways, behind("10.0.0.254"), &links, 1);
+        take(&mut ways, behind("10.0.0.254"), &links, 2);
+        assert!(matches!(ways.reach(Mode::Dsr, &address), Reach::None(why) if why.contains("10.0.0.254")));
+        assert_eq!(ways.lack_since(Mode::Dsr, &address), Some(at(1)));
+        assert!(ways.must_not_be_taken(Mode::Dsr, &address));
+        assert_eq!(ways.reach(Mode::Dnat, &address), Reach::Whole);
+        assert!(!ways.must_not_be_taken(Mode::Dnat, &address));
+        take(&mut ways, behind(ADDRESS), &links, 3);
+        assert_eq!(ways.reach(Mode::Dsr, &address), Reach::Whole);
+        assert!(!ways.must_not_be_taken(Mode::Dsr, &address));
     }
 }

@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn who_went_down_is_told_with_who_takes_over_and_what_becomes_of_its_connections() {
-        let fact = |status| BackendFacts { status, weight: 1, ramp: 100, failing: false };
+        let fact = |status| BackendFacts { status, weight: 1, ramp: 100, failing: false, unreachable: false };
         let (up, gone) = (fact(BackendStatus::Up), fact(BackendStatus::Down));
         let idle = BackendFacts { weight: 0, ..up };
         let message = |keys: &str, facts: [BackendFacts; 2]| {

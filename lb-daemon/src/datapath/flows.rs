@@ -298,6 +298,11 @@ fn told<A: Family>(
     let key = A::key(line, meta, numbers)?;
     let to = A::translated(line, meta, numbers)?;
     let backend_id = A::backend(line);
+    let mut backend: IpAddr = to.dst.into();
+    // What it is sent is for the VIP.
+    if meta.is_direct() {
+        backend = numbers.backend_address(backend_id, backend.is_ipv4()).unwrap_or(backend);
+    }
     let idle = since(now, line.last_seen());
     let peer = line.peer();
     let other = table.peer_at(peer, index).and_then(|_| table.0.at(peer));
@@ -305,7 +310,7 @@ fn told<A: Family>(
         protocol: if key.protocol == protocol::UDP { Protocol::Udp } else { Protocol::Tcp },
         client: socket(key.src, key.src_port),
         vip: socket(key.dst, key.dst_port),
-        backend: socket(to.dst, to.dst_port),
+        backend: socket(backend, to.dst_port),
         source: socket(to.src, to.src_port),
         farm_id: numbers.settings(backend_id).1,
         backend_id,

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::mem::offset_of;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::abi::{BackendEntry, TimeoutTicks};
@@ -10,11 +11,13 @@ use lb_common::table::{Book, Meta};
 /// Words of a backend's entry.
 const ENTRY: usize = size_of::<BackendEntry>() / 8;
 const TIMEOUTS: usize = offset_of!(BackendEntry, timeouts) / 8;
+const ADDRESS_V4: usize = offset_of!(BackendEntry, address_v4) / 8;
 const ADDRESS_V6: usize = offset_of!(BackendEntry, address_v6) / 8;
 
 // Time-outs and farm are read in three words.
 const _: () = assert!(offset_of!(BackendEntry, timeouts).is_multiple_of(8));
 const _: () = assert!(offset_of!(BackendEntry, address_v6).is_multiple_of(8));
+const _: () = assert!(offset_of!(BackendEntry, address_v4).is_multiple_of(8));
 const _: () = assert!(offset_of!(BackendEntry, farm) == offset_of!(BackendEntry, timeouts) + 20);
 const _: () = assert!(offset_of!(TimeoutTicks, syn) == 0 && offset_of!(TimeoutTicks, established) == 4);
 const _: () = assert!(offset_of!(TimeoutTicks, half_closed) == 8 && offset_of!(TimeoutTicks, fin) == 12);
@@ -53,6 +56,15 @@ impl<'a> Numbers<'a> {
     /// How many ticks a line of `backend` may be idle.
     pub fn timeout(&self, backend: u16, meta: Meta) -> u32 {
         self.settings(backend).0.of(meta)
+    }
+
+    /// A backend's own address, of IPv4 if it has one and `v4` is preferred.
+    pub fn backend_address(&self, backend: u16, v4: bool) -> Option<IpAddr> {
+        let entry = self.backends.chunks(ENTRY).nth(usize::from(backend))?;
+        let [a, b, c, d, ..] = entry.get(ADDRESS_V4)?.load(Ordering::Relaxed).to_ne_bytes();
+        let four = Some([a, b, c, d]).filter(|four| *four != [0; 4]).map(IpAddr::from);
+        let six = Some(address(entry.get(ADDRESS_V6..)?)).filter(|six| *six != [0; 16]).map(IpAddr::from);
+        if v4 { four.or(six) } else { six.or(four) }
     }
 
     fn addresses(&self) -> &Addresses {

@@ -1,5 +1,7 @@
 //! From a backend's address to what stands in front of a frame for it.
 
+use std::net::IpAddr;
+
 use super::{Link, Neighbour, Route};
 
 /// Where frames for an address go.
@@ -12,6 +14,8 @@ pub enum Resolution {
         destination_mac: [u8; 6],
         /// Of that link.
         mtu: u32,
+        /// Whose hardware address it is: the address itself, or a gateway.
+        via: IpAddr,
     },
     Unresolved {
         /// In words, as in `10.0.0.254 does not answer on eth0`.
@@ -42,6 +46,7 @@ pub fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbo
                 source_mac: link.mac,
                 destination_mac: *mac,
                 mtu: link.mtu,
+                via: route.via,
             };
             (resolved, *idle)
         }
@@ -95,7 +100,8 @@ mod tests {
         for (description, route, link, neighbour, expected, probe) in table {
             let expected = match expected {
                 Ok(()) => {
-                    Resolution::Resolved { ifindex: 3, source_mac: OURS, destination_mac: THEIRS, mtu: 1500 }
+                    let (source_mac, destination_mac) = (OURS, THEIRS);
+                    Resolution::Resolved { ifindex: 3, source_mac, destination_mac, mtu: 1500, via }
                 }
                 Err(reason) => Resolution::Unresolved {
                     reason: reason.to_owned(),

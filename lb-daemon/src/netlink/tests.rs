@@ -131,8 +131,13 @@ fn backends_are_resolved_without_traffic_and_stay_so() {
                 .await;
         }
         let found = resolve(&netlink, addr("10.0.0.2")).await;
-        let expected =
-            Resolution::Resolved { ifindex: eth0, source_mac: OURS, destination_mac: THEIRS, mtu: 1500 };
+        let expected = Resolution::Resolved {
+            ifindex: eth0,
+            source_mac: OURS,
+            destination_mac: THEIRS,
+            mtu: 1500,
+            via: addr("10.0.0.2"),
+        };
         assert_eq!(found, expected);
 
         // A stale entry is used, and the same question makes the kernel confirm it.

@@ -19,6 +19,7 @@ mod icmp;
 mod icmp_hostile;
 mod interfaces;
 mod leaving;
+mod modes;
 mod network;
 mod packet;
 mod ports;

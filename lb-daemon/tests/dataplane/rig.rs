@@ -137,7 +137,7 @@ impl Rig {
                 let status = status(backend.name.as_str());
                 // Its checks say that it is down, not the traffic.
                 let failing = status == BackendStatus::Down;
-                BackendFacts { status, weight: backend.weight, ramp: 100, failing }
+                BackendFacts { status, weight: backend.weight, ramp: 100, failing, unreachable: false }
             });
             facts.collect()
         });

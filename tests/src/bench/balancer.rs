@@ -70,7 +70,13 @@ impl Balancer {
         datapath.register(&[(TEST_INGRESS, BALANCER_MAC)])?;
         let reader = Reader::open(&dir)?;
         let config = Config { daemon: daemon(connections), farms };
-        let facts = BackendFacts { status: BackendStatus::Up, weight: 1, ramp: 100, failing: false };
+        let facts = BackendFacts {
+            status: BackendStatus::Up,
+            weight: 1,
+            ramp: 100,
+            failing: false,
+            unreachable: false,
+        };
         let desired = Desired::of(&config, |farm| vec![facts; farm.backends.len()]);
         let (planner, observed) = (Planner::default(), Observed::default());
         let mut balancer = Self {

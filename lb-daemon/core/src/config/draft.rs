@@ -9,7 +9,7 @@ use super::check::{CheckDraft, read_checks};
 use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
 use super::keys::plain::Values;
-use super::model::{Addresses, Backend, BackendName, Farm, FarmName, NAME_MAX, Protocols, Timeouts};
+use super::model::{Addresses, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Timeouts};
 use super::ports::{PlacedPorts, read_ports};
 use super::reaction::{Reaction, read_reaction};
 use super::tree::quoted;
@@ -26,6 +26,9 @@ pub struct FarmDraft {
     pub protocols: Option<(Protocols, Spot)>,
     pub backends: Vec<BackendDraft>,
     pub checks: Vec<CheckDraft>,
+    pub mode: Option<Mode>,
+    /// Where it says that backends are ejected, if it does.
+    pub ejects: Option<Spot>,
     /// What is left to make a farm of it, if every value was right.
     rest: Option<Rest>,
 }
@@ -45,6 +48,8 @@ pub struct BackendDraft {
     pub addresses_whole: bool,
     /// `None` if it was refused; `Some(None)` if there is none.
     pub port: Option<Option<u16>>,
+    /// Where that stands.
+    pub port_spot: Option<Spot>,
     plain: Option<Values<Backend>>,
 }
 
@@ -65,10 +70,14 @@ impl FarmDraft {
             Some(place) => read_protocols(&place, errors).map(|protocols| (protocols, place.spot)),
             None => Some((Protocols { tcp: true, udp: false }, table.spot.clone())),
         };
-        let plain = table.plain(errors);
+        let plain: Option<Values<Farm>> = table.plain(errors);
+        let nameless = || Farm::new(FarmName(String::new()));
+        let mode = plain.as_ref().and_then(|plain| Some(plain.fill(nameless())?.mode));
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
         let reaction = read_reaction(&table, errors);
+        let ejects = reaction.as_ref().is_some_and(|reaction| reaction.passive.eject.is_some());
+        let ejects = table.key_spot("passive").filter(|_| ejects);
         let (backends, backends_whole) = read_backends(&table, errors);
         let (checks, checks_whole) = read_checks(&table, errors);
         let rest = match (plain, timeouts, reaction) {
@@ -78,7 +87,7 @@ impl FarmDraft {
             _ => None,
         };
         let spot = table.spot;
-        Some(Self { spot, name, vips, vips_whole, ports, protocols, backends, checks, rest })
+        Some(Self { spot, name, vips, vips_whole, ports, protocols, backends, checks, mode, ejects, rest })
     }
 
     /// The farm, if nothing of it was refused.
@@ -199,8 +208,9 @@ fn read_backend(place: &Place<'_>, errors: &mut Errors) -> Option<BackendDraft> 
             .and_then(|first| Some((BackendName::new(&first.ip.to_string())?, first.spot.clone()))),
     };
     let port = table.number_if_any("port", errors);
+    let port_spot = table.key_spot("port");
     let plain = table.plain(errors);
-    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, plain })
+    Some(BackendDraft { spot: table.spot, name, addresses, addresses_whole, port, port_spot, plain })
 }
 
 fn read_backend_name(place: &Place<'_>, errors: &mut Errors) -> Option<(BackendName, Spot)> {

@@ -261,10 +261,23 @@ pub enum Mode {
     Nat,
     /// Destination only; the backend routes back through the balancer.
     Dnat,
+    /// Nothing but the frame's addresses; the backend has the VIP itself and answers the client.
+    Dsr,
+}
+
+impl Mode {
+    /// Whether backends answer their clients themselves: their part of a connection is not seen.
+    pub fn is_direct(self) -> bool {
+        match self {
+            Self::Nat | Self::Dnat => false,
+            Self::Dsr => true,
+        }
+    }
 }
 
 impl Word for Mode {
-    const WORDS: &'static [(&'static str, Self)] = &[("nat", Self::Nat), ("dnat", Self::Dnat)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("nat", Self::Nat), ("dnat", Self::Dnat), ("dsr", Self::Dsr)];
 }
 
 /// How a backend is chosen for a new connection.

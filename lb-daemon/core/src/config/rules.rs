@@ -7,7 +7,7 @@ use super::check::CheckDraft;
 use super::draft::{BackendDraft, FarmDraft};
 use super::fields::{Errors, Spot};
 use super::limits::CHECKED_PORTS_MAX;
-use super::model::{CheckKind, Ports};
+use super::model::{CheckKind, Mode, Ports, Word as _};
 
 /// Reports every rule that a farm breaks by itself.
 pub fn judge(farm: &FarmDraft, errors: &mut Errors) {
@@ -28,6 +28,25 @@ pub fn judge(farm: &FarmDraft, errors: &mut Errors) {
     }
     for check in farm.checks.iter().filter(|check| !check.has_port) {
         judge_check(farm, check, errors);
+    }
+    if let Some(mode) = farm.mode.filter(|mode| mode.is_direct()) {
+        judge_direct(farm, mode, errors);
+    }
+}
+
+/// Backends that answer their clients themselves see what the client sent, and nobody sees what they answer.
+fn judge_direct(farm: &FarmDraft, mode: Mode, errors: &mut Errors) {
+    let mode = mode.word();
+    for spot in farm.backends.iter().filter_map(|backend| backend.port_spot.as_ref()) {
+        let message = format!("cannot be in mode \"{mode}\", which leaves the client's port as it is");
+        let hint =
+            "remove it and have the backend listen on the farm's port, or write mode = \"nat\" or \"dnat\"";
+        errors.push(spot, message, hint);
+    }
+    if let Some(spot) = &farm.ejects {
+        let message =
+            format!("cannot eject in mode \"{mode}\": what backends answer does not pass the balancer");
+        errors.push(spot, message, "remove `eject`; checks find out who is down");
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, Rules,
+    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MODE_DSR, MaglevTable, MappedAddress, Rules,
     ServiceEntry, ServiceKey,
 };
 
 use super::MapOp;
-use crate::config::model::{Addresses, FarmName};
+use crate::config::model::{Addresses, FarmName, Mode};
 use crate::desired::NextHops;
 
 /// What the maps hold. The daemon alone writes them, so this stays true between two looks.
@@ -127,28 +127,38 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     }
 }
 
-/// Numbers of backends, found by label, addresses and port.
+/// Numbers of backends, found by label, addresses, port and mode.
 #[derive(Debug, Clone, Default)]
 pub struct Numbers(BTreeMap<(BackendLabel, Identity), u16>);
 
 impl Numbers {
-    pub fn get(&self, label: &BackendLabel, address: &Addresses, port: Option<u16>) -> Option<u16> {
-        self.0.get(&(*label, identity(&entry_of(address, port)))).copied()
+    pub fn get(
+        &self,
+        label: &BackendLabel,
+        address: &Addresses,
+        port: Option<u16>,
+        mode: Mode,
+    ) -> Option<u16> {
+        self.0.get(&(*label, identity(&entry_of(address, port, mode)))).copied()
     }
 }
 
-/// What makes a backend the same server: its addresses and port.
-pub(super) type Identity = ([u8; 4], MappedAddress, [u8; 2]);
+/// What makes a backend the same server: its addresses and port, and how packets reach it.
+pub(super) type Identity = ([u8; 4], MappedAddress, [u8; 2], u8);
 
 pub(super) fn identity(entry: &BackendEntry) -> Identity {
-    (entry.address_v4, entry.address_v6, entry.port)
+    (entry.address_v4, entry.address_v6, entry.port, entry.mode)
 }
 
-pub(super) fn entry_of(address: &Addresses, port: Option<u16>) -> BackendEntry {
+pub(super) fn entry_of(address: &Addresses, port: Option<u16>, mode: Mode) -> BackendEntry {
     BackendEntry {
         address_v4: address.v4.map_or([0; 4], |v4| v4.octets()),
         address_v6: address.v6.map_or([0; 16], |v6| v6.octets()),
         port: port.unwrap_or(0).to_be_bytes(),
+        mode: match mode {
+            Mode::Nat | Mode::Dnat => 0,
+            Mode::Dsr => MODE_DSR,
+        },
         ..BackendEntry::default()
     }
 }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
     BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX,
-    BackendEntry, BackendLabel, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_NAT,
-    MaglevTable, MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX,
-    ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    BackendEntry, BackendLabel, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR,
+    MODE_NAT, MaglevTable, MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS,
+    SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
             desired.farms.iter().flat_map(|farm| farm.backends.iter().map(move |backend| (farm, backend)));
         let current: BTreeSet<u16> = pairs
             .filter_map(|(farm, backend)| {
-                numbers.get(&label_of(farm, backend), &backend.address, backend.port)
+                numbers.get(&label_of(farm, backend), &backend.address, backend.port, farm.mode)
             })
             .collect();
         let vips = Vips::new(observed, &in_use);
@@ -154,8 +154,8 @@ impl<'a> Plan<'a> {
         backend: &DesiredBackend,
     ) -> Result<u16, DiffError> {
         let label = label_of(farm, backend);
-        let mut entry = entry_of(&backend.address, backend.port);
-        let (id, current) = match self.numbers.get(&label, &backend.address, backend.port) {
+        let mut entry = entry_of(&backend.address, backend.port, farm.mode);
+        let (id, current) = match self.numbers.get(&label, &backend.address, backend.port, farm.mode) {
             Some(id) => (id, self.observed.backends.get(&id).map(|backend| backend.1)),
             None => {
                 let id = free(&self.backend_ids, self.next_backend_id, BACKENDS_MAX)
@@ -167,7 +167,9 @@ impl<'a> Plan<'a> {
         };
         self.backend_ids.insert(id);
         let known = current.unwrap_or_default();
-        (entry.hop_v4, entry.hop_v6) = self.hops_of(&backend.address, (known.hop_v4, known.hop_v6));
+        if !backend.unreachable {
+            (entry.hop_v4, entry.hop_v6) = self.hops_of(&backend.address, (known.hop_v4, known.hop_v6));
+        }
         entry.farm = farm_id;
         entry.flags = flags(backend);
         entry.timeouts = farm.timeouts;
@@ -213,6 +215,7 @@ impl<'a> Plan<'a> {
         let mode = match farm.mode {
             Mode::Nat => MODE_NAT,
             Mode::Dnat => MODE_DNAT,
+            Mode::Dsr => MODE_DSR,
         };
         let scheduler = match farm.scheduler {
             Scheduler::Maglev => SCHEDULER_MAGLEV,

@@ -29,6 +29,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
                 serving: true,
                 ground: Ground::Checked,
                 lives: true,
+                unreachable: false,
             }
         });
         let vip = mapped([192, 0, high, low].into());

@@ -6,10 +6,10 @@ use lb_common::abi::*;
 use lb_core::diff::{MapOp, Observed};
 
 /// What makes a backend the same server.
-pub type Server = ([u8; 4], [u8; 16], [u8; 2]);
+pub type Server = ([u8; 4], [u8; 16], [u8; 2], u8);
 
 pub fn server(entry: &BackendEntry) -> Server {
-    (entry.address_v4, entry.address_v6, entry.port)
+    (entry.address_v4, entry.address_v6, entry.port, entry.mode)
 }
 
 #[derive(Clone)]

@@ -27,7 +27,7 @@ pub struct Backend {
 pub enum Edit {
     AddFarm {
         farm: usize,
-        dnat: bool,
+        mode: Mode,
         backends: Vec<Option<Backend>>,
     },
     RemoveFarm(usize),
@@ -38,7 +38,7 @@ pub enum Edit {
     },
     Mode {
         farm: usize,
-        dnat: bool,
+        mode: Mode,
     },
     /// The scheduler, by its place among their words, and how much of an address counts.
     Scheduler {
@@ -90,16 +90,20 @@ fn backend() -> impl Strategy<Value = Backend> {
         })
 }
 
+fn mode() -> impl Strategy<Value = Mode> {
+    prop::sample::select(vec![Mode::Nat, Mode::Dnat, Mode::Dsr])
+}
+
 pub fn edit() -> impl Strategy<Value = Edit> {
     let farm = 0..FARMS;
     let some = || prop::option::weighted(0.7, backend());
     prop_oneof![
-        6 => (farm.clone(), any::<bool>(), prop::collection::vec(some(), BACKENDS))
-            .prop_map(|(farm, dnat, backends)| Edit::AddFarm { farm, dnat, backends }),
+        6 => (farm.clone(), mode(), prop::collection::vec(some(), BACKENDS))
+            .prop_map(|(farm, mode, backends)| Edit::AddFarm { farm, mode, backends }),
         1 => (farm.clone(), 1..4u32).prop_map(|(farm, ticks)| Edit::Timeout { farm, ticks }),
         1 => farm.clone().prop_map(Edit::RemoveFarm),
         1 => (farm.clone(), farm.clone()).prop_map(|(from, to)| Edit::RenameFarm { from, to }),
-        1 => (farm.clone(), any::<bool>()).prop_map(|(farm, dnat)| Edit::Mode { farm, dnat }),
+        1 => (farm.clone(), mode()).prop_map(|(farm, mode)| Edit::Mode { farm, mode }),
         2 => (farm.clone(), 0..Scheduler::WORDS.len(), 0..=32u8)
             .prop_map(|(farm, scheduler, prefix)| Edit::Scheduler { farm, scheduler, prefix }),
         4 => (farm.clone(), 0..BACKENDS, some())
@@ -117,7 +121,7 @@ pub fn edit() -> impl Strategy<Value = Edit> {
 
 #[derive(Debug, Clone)]
 struct Farm {
-    dnat: bool,
+    mode: Mode,
     scheduler: Scheduler,
     prefix: u8,
     timeout: u32,
@@ -136,11 +140,11 @@ pub struct Wanted {
 impl Wanted {
     pub fn edit(&mut self, edit: &Edit) {
         match edit {
-            Edit::AddFarm { farm, dnat, backends } => {
+            Edit::AddFarm { farm, mode, backends } => {
                 let backends = backends.iter().cloned().enumerate();
                 let backends = backends.filter_map(|(index, backend)| Some((index, backend?))).collect();
                 let scheduler = Scheduler::Maglev;
-                self.farms.insert(*farm, Farm { dnat: *dnat, scheduler, prefix: 32, timeout: 1, backends });
+                self.farms.insert(*farm, Farm { mode: *mode, scheduler, prefix: 32, timeout: 1, backends });
             }
             Edit::RemoveFarm(farm) => {
                 self.farms.remove(farm);
@@ -153,9 +157,9 @@ impl Wanted {
                     self.services.values_mut().filter(|farm| *farm == from).for_each(|farm| *farm = *to);
                 }
             }
-            Edit::Mode { farm, dnat } => {
+            Edit::Mode { farm, mode } => {
                 if let Some(farm) = self.farms.get_mut(farm) {
-                    farm.dnat = *dnat;
+                    farm.mode = *mode;
                 }
             }
             Edit::Scheduler { farm, scheduler, prefix } => {
@@ -214,13 +218,14 @@ impl Wanted {
             serving: backend.serving,
             ground: [Ground::Checked, Ground::Unchecked, Ground::Tried][backend.address % 3],
             lives: backend.lives,
+            unreachable: false,
         });
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
-            mode: if farm.dnat { Mode::Dnat } else { Mode::Nat },
+            mode: farm.mode,
             scheduler: farm.scheduler,
             rules: Rules::new(farm.prefix, 128),
-            refuse: farm.dnat,
+            refuse: farm.mode == Mode::Dnat,
             timeouts: TimeoutTicks {
                 syn: farm.timeout,
                 established: farm.timeout,

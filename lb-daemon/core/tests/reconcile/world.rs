@@ -187,6 +187,7 @@ impl World {
     fn assert_farm(&self, id: u16, farm: &DesiredFarm, ids: &[u16]) {
         let entry = self.kernel.farm(id);
         assert_eq!(entry.mode == MODE_DNAT, farm.mode == Mode::Dnat);
+        assert_eq!(is_direct(entry.mode), farm.mode.is_direct());
         let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
         let members: Vec<Member<'_>> = farm
             .backends
@@ -243,9 +244,12 @@ impl World {
     ) -> u16 {
         let name = |text: &str| Label::new(text).unwrap();
         let label = BackendLabel { farm: name(farm.name.as_str()), name: name(backend.name.as_str()) };
-        let id =
-            self.observed.numbers().get(&label, &backend.address, backend.port).expect("it has a number");
-        let known = before.numbers().get(&label, &backend.address, backend.port);
+        let id = self
+            .observed
+            .numbers()
+            .get(&label, &backend.address, backend.port, farm.mode)
+            .expect("it has a number");
+        let known = before.numbers().get(&label, &backend.address, backend.port, farm.mode);
         match known {
             Some(known) => assert_eq!(id, known, "a backend keeps its number"),
             None => assert!(!before.backends.contains_key(&id), "a new backend gets a number that was free"),
@@ -255,6 +259,11 @@ impl World {
         let entry = self.kernel.backend(id);
         assert_eq!(entry.address_v4, backend.address.v4.map_or([0; 4], |v4| v4.octets()));
         assert_eq!(entry.address_v6, backend.address.v6.map_or([0; 16], |v6| v6.octets()));
+        assert_eq!(
+            is_direct(entry.mode),
+            farm.mode.is_direct(),
+            "a server's mode is its own, whatever becomes of its farm"
+        );
         assert_eq!(entry.port, backend.port.unwrap_or(0).to_be_bytes());
         assert_eq!(Some(entry.farm), self.observed.farm_id(&farm.name));
         assert_eq!(entry.timeouts, farm.timeouts);

@@ -36,9 +36,11 @@ pub static FARM: Schema = Schema {
         ),
         Key::new(
             "mode",
-            word::<Mode>(&["dsr", "ipip", "gue"]),
+            word::<Mode>(&["ipip", "gue"]),
             "`\"nat\"`: source and destination are rewritten, and nothing is needed of the backends. `\"dnat\"`: the \
-             destination only, so that backends see their clients; they must route back through the balancer.",
+             destination only, so that backends see their clients; they must route back through the balancer. `\"dsr\"`: \
+             neither; backends have the VIP themselves, are neighbours of the balancer, and answer their clients past it. See \
+             [modes](modes.md).",
         ).plain(Place::Farm(field!(mode))),
         Key::new(
             "scheduler",

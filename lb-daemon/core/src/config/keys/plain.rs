@@ -163,8 +163,8 @@ pub struct Values<M: 'static>(pub Vec<(&'static Field<M>, Plain)>);
 
 impl<M> Values<M> {
     /// Puts them into their fields; nothing, if one is not of its field's kind, which a test would have said.
-    pub fn fill(self, mut model: M) -> Option<M> {
-        let all = self.0.into_iter().all(|(field, value)| (field.set)(&mut model, value));
+    pub fn fill(&self, mut model: M) -> Option<M> {
+        let all = self.0.iter().all(|(field, value)| (field.set)(&mut model, *value));
         all.then_some(model)
     }
 }
