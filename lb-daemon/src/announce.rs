@@ -208,7 +208,7 @@ mod tests {
         let (balancer, client) = (Host::new(), Host::new());
         balancer.cable("eth0", &client, "eth0");
         client.ip("addr add 10.0.0.2/24 dev eth0");
-        client.ip("addr add 2001:db8::2/64 dev eth0 nodad");
+        client.address("2001:db8::2/64", "eth0");
         let index = balancer.index("eth0");
         for vip in ["10.0.0.10", "2001:db8::10"] {
             client.ip(&format!("neigh replace {vip} lladdr 02:00:00:00:00:99 dev eth0 nud stale"));

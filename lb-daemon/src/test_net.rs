@@ -61,6 +61,15 @@ impl Host {
         peer.ip(&format!("link set {peer_name} up"));
     }
 
+    /// Gives an interface an address of IPv6, such as `2001:db8::1/64`, and waits until it is one: the kernel sees that the
+    /// cable carries, and adds the address's routes, when it gets round to it.
+    pub fn address(&self, address: &str, interface: &str) {
+        self.ip(&format!("addr add {address} dev {interface} nodad"));
+        let (own, _) = address.split_once('/').expect("a length");
+        let routes = || self.ip(&format!("-6 route show table local dev {interface}"));
+        wait_for("the routes of an address", || routes().contains(&format!("local {own} ")));
+    }
+
     pub fn index(&self, name: &str) -> u32 {
         let name = name.to_owned();
         self.run(move || nix::net::if_::if_nametoindex(name.as_str()).unwrap())

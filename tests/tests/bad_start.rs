@@ -107,7 +107,9 @@ fn a_user_without_privileges_is_told_what_is_missing() {
     let open = std::fs::Permissions::from_mode(0o777);
     std::fs::set_permissions(folder.parent().unwrap(), open).unwrap();
     let copy = folder.with_file_name("drover");
-    std::fs::copy(binary().unwrap(), &copy).unwrap();
+    // By another process: children that other tests have just forked would hold the copy open for writing, and then it cannot
+    // be run ("text file busy").
+    lb_tests::netns::run(std::process::Command::new("cp").arg(binary().unwrap()).arg(&copy)).unwrap();
     let mut command = topology.balancer.command("timeout");
     command.args(["--signal=KILL", "10", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
     let output = command.arg(&copy).arg("run").arg("--config").arg(daemon.config()).output().unwrap();

@@ -124,16 +124,32 @@ const HTTP: &str = "type = \"http\"\npath = \"/owa/healthcheck.htm\"";
 const PROBES: Duration = Duration::from_millis(TIMEOUT.as_millis() as u64 * 2 + 1500);
 
 /// The data plane sees SYNs without an answer, within a fraction of a second; checks alone wait for their turn.
+fn cut_is_out_sooner_with_passive_health(check: &str) {
+    let [alone, passive] =
+        with_and_without(|suspect| time_to_take_out(Trouble::Cut, check, suspect, 511, INTERVAL + PROBES));
+    let (alone, passive) = (alone.unwrap(), passive.unwrap());
+    // It was cut right after a check, and so had most of an interval to go.
+    assert!(alone > INTERVAL.mul_f64(0.8), "{alone:?} with active checks alone");
+    assert!(passive < INTERVAL.mul_f64(0.8), "{passive:?} with passive health");
+    assert!(passive < Duration::from_secs(1) + PROBES, "{passive:?} with passive health");
+}
+
+/// What comes of it with active checks alone, and with passive health: both at once, each in a network of its own.
+fn with_and_without<T: Send>(act: impl Fn(bool) -> T + Sync) -> [T; 2] {
+    std::thread::scope(|scope| {
+        let passive = scope.spawn(|| act(true));
+        [act(false), passive.join().unwrap()]
+    })
+}
+
 #[test]
-fn a_backend_whose_network_is_cut_is_out_sooner_with_passive_health() {
-    for check in [TCP, HTTP] {
-        let alone = time_to_take_out(Trouble::Cut, check, false, 511, INTERVAL + PROBES).unwrap();
-        let passive = time_to_take_out(Trouble::Cut, check, true, 511, INTERVAL + PROBES).unwrap();
-        // It was cut right after a check, and so had most of an interval to go.
-        assert!(alone > INTERVAL.mul_f64(0.8), "{alone:?} with active checks alone");
-        assert!(passive < INTERVAL.mul_f64(0.8), "{passive:?} with passive health");
-        assert!(passive < Duration::from_secs(1) + PROBES, "{passive:?} with passive health");
-    }
+fn a_backend_whose_network_is_cut_is_out_sooner_with_passive_health_by_tcp() {
+    cut_is_out_sooner_with_passive_health(TCP);
+}
+
+#[test]
+fn a_backend_whose_network_is_cut_is_out_sooner_with_passive_health_by_http() {
+    cut_is_out_sooner_with_passive_health(HTTP);
 }
 
 /// The kernel of a stopped process goes on answering SYNs: neither a check by TCP nor the data plane sees anything amiss,
@@ -141,13 +157,19 @@ fn a_backend_whose_network_is_cut_is_out_sooner_with_passive_health() {
 /// sees that it accepts and says nothing.
 #[test]
 fn a_stopped_backend_is_found_by_a_check_of_what_it_serves() {
-    // 50 new connections a second, half of them to each: the backlog holds for twice as long as this takes.
-    assert_eq!(time_to_take_out(Trouble::Stopped, TCP, true, 511, INTERVAL + PROBES), None);
-    for suspect in [false, true] {
-        let took = time_to_take_out(Trouble::Stopped, HTTP, suspect, 511, INTERVAL + PROBES).unwrap();
+    let all =
+        with_and_without(|suspect| time_to_take_out(Trouble::Stopped, HTTP, suspect, 511, INTERVAL + PROBES));
+    for (took, suspect) in all.into_iter().zip([false, true]) {
+        let took = took.unwrap();
         assert!(took > Duration::from_secs(1), "{took:?}");
         assert_eq!(took < INTERVAL.mul_f64(0.8), suspect, "{took:?}");
     }
+}
+
+#[test]
+fn a_stopped_backend_is_not_found_by_a_check_of_what_its_kernel_serves() {
+    // 50 new connections a second, half of them to each: the backlog holds for twice as long as this takes.
+    assert_eq!(time_to_take_out(Trouble::Stopped, TCP, true, 511, INTERVAL + PROBES), None);
 }
 
 /// Once the backlog is full the kernel drops SYNs as well, and then the data plane sees it; from then on a check by TCP

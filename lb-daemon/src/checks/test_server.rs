@@ -74,9 +74,14 @@ pub(super) async fn saying_and_closing(text: &'static str) -> SocketAddr {
 
 /// A server that says `start` and then `part` for ever.
 pub(super) async fn endless(start: &'static str, part: &'static str) -> SocketAddr {
-    serve(move |mut stream| async move {
-        stream.write_all(start.as_bytes()).await.ok();
-        while stream.write_all(part.as_bytes()).await.is_ok() {}
+    // Many at a time: what is tried is the probe and not how fast this server is.
+    let parts: Arc<str> = part.repeat(100).into();
+    serve(move |mut stream| {
+        let parts = Arc::clone(&parts);
+        async move {
+            stream.write_all(start.as_bytes()).await.ok();
+            while stream.write_all(parts.as_bytes()).await.is_ok() {}
+        }
     })
     .await
 }

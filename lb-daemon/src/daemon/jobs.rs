@@ -171,34 +171,37 @@ mod tests {
         let (jobs, mut inbox) = Jobs::new();
         let mut frozen = Vec::new();
         let no_answer = || Refusal::from(Failed::TooLate);
-        let ask = |work: Box<dyn FnOnce() + Send>| {
+        // No machine is so busy that it is over by chance.
+        let limit = Duration::from_secs(60);
+        let ask = |patience: Duration, work: Box<dyn FnOnce() + Send>| {
             let (reply, answer) = tokio::sync::oneshot::channel();
             let judged = move || {
                 work();
                 Err(Vec::new())
             };
-            jobs.judge((Duration::from_millis(50), no_answer()), judged, Format::Toml, reply);
-            tokio::time::timeout(Duration::from_secs(20), answer)
+            jobs.judge((patience, no_answer()), judged, Format::Toml, reply);
+            tokio::time::timeout(limit, answer)
         };
         for _ in 0..STUCK_MAX {
             let (hold, held) = std::sync::mpsc::channel::<()>();
             frozen.push(hold);
-            let answer = ask(Box::new(move || {
-                held.recv().unwrap_err();
-            }));
+            let freeze = move || assert!(held.recv().is_err());
+            let answer = ask(Duration::from_millis(50), Box::new(freeze));
             assert_eq!(answer.await.unwrap().unwrap().unwrap_err(), no_answer());
         }
-        while !jobs.is_stuck() {
-            tokio::task::yield_now().await;
-        }
-        let refused = ask(Box::new(|| panic!("it is not begun")));
+        assert!(jobs.is_stuck());
+        let refused = ask(limit, Box::new(|| panic!("it is not begun")));
         assert_eq!(refused.await.unwrap().unwrap().unwrap_err(), no_answer());
         drop(frozen);
-        while jobs.stuck.load(Ordering::Relaxed) > 0 {
-            tokio::task::yield_now().await;
-        }
-        let _answer = ask(Box::new(|| {}));
-        assert!(matches!(inbox.recv().await, Some(Done::Judged(..))));
+        let back = async {
+            while jobs.stuck.load(Ordering::Relaxed) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(limit, back).await.expect("those that were held come back");
+        let _answer = ask(limit, Box::new(|| {}));
+        let told = tokio::time::timeout(limit, inbox.recv()).await.expect("what is asked now is judged");
+        assert!(matches!(told, Some(Done::Judged(..))));
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ fn pair() -> (Host, Host) {
     for (host, mac, n) in [(&balancer, "02:00:00:00:00:01", 1), (&backend, "02:00:00:00:00:02", 2)] {
         host.ip(&format!("link set eth0 address {mac}"));
         host.ip(&format!("addr add 10.0.0.{n}/24 dev eth0"));
-        host.ip(&format!("addr add 2001:db8::{n}/64 dev eth0 nodad"));
+        host.address(&format!("2001:db8::{n}/64"), "eth0");
     }
     (balancer, backend)
 }

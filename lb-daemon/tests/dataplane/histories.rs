@@ -335,6 +335,11 @@ fn no_history_of_forged_packets_and_floods_ends_an_established_connection() {
                 Mischief::AsClient { connection, flags, number } => {
                     let seq = far_from(CLIENT_ISN + 1).nth(*number).unwrap();
                     world.client(flows[*connection], *flags, (seq, !seq))?;
+                    if flags & SYN != 0 {
+                        // A backend that knows the connection answers with what it expects next (RFC 9293, section 3.10.7.4).
+                        // Of one that says nothing to a SYN, and nothing when it is repeated, the client may be rid.
+                        world.backend(ways[*connection], ACK, (BACKEND_ISN + 1, CLIENT_ISN + 1))?;
+                    }
                 }
                 Mischief::AsBackend { connection, flags } => {
                     let Inside { source, backend, .. } = ways[*connection];
