@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lb_common::abi::TICK_MILLISECONDS;
 
-/// Now, for intervals and deadlines.
+/// Now, for intervals and deadlines. By the runtime's clock, which tests can stop and advance.
 pub fn now() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }
 
 /// Now, for people.

@@ -16,8 +16,10 @@ mod tls;
 mod udp;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::BoxFuture;
 use lb_core::config::model::{BackendName, CheckKind, FarmName};
 use lb_core::health::{Board, Effect, Limits, Outcome, ProbeId, Report};
 pub use lb_core::health::{Judgement, Target, targets};
@@ -59,13 +61,21 @@ pub struct Runner {
     task: Task,
 }
 
+/// Runs the check of a target once; dropped, it leaves nothing behind.
+type Probe = Box<dyn Fn(Arc<Target>) -> BoxFuture<'static, Result<Outcome, Untried>> + Send>;
+
 impl Runner {
     /// Starts the task, without targets. `reports` gets the health of each backend when it is new, when its status
     /// changes, and when the reason of the same status does. A receiver that lags gets the latest of each backend.
     pub fn spawn(reports: mpsc::Sender<BackendHealth>) -> Self {
+        Self::probing(Box::new(|target| Box::pin(async move { run_probe(&target).await })), reports)
+    }
+
+    fn probing(probe: Probe, reports: mpsc::Sender<BackendHealth>) -> Self {
         let (targets, news) = watch::channel(Vec::new());
         let (checks, queries) = Checks::new();
         let task = Checking {
+            probe,
             board: Board::new(LIMITS),
             probes: JoinSet::new(),
             in_flight: HashMap::new(),
@@ -112,6 +122,7 @@ enum Event {
 }
 
 struct Checking {
+    probe: Probe,
     board: Board,
     probes: JoinSet<(ProbeId, Result<Outcome, Untried>)>,
     in_flight: HashMap<ProbeId, AbortHandle>,
@@ -215,8 +226,8 @@ impl Checking {
         for effect in effects {
             match effect {
                 Effect::Start { probe, target } => {
-                    let run = async move { (probe, run_probe(&target).await) };
-                    let handle = self.probes.spawn(run);
+                    let run = (self.probe)(target);
+                    let handle = self.probes.spawn(async move { (probe, run.await) });
                     self.in_flight.insert(probe, handle);
                 }
                 Effect::Stop(probe) => {
@@ -283,6 +294,8 @@ fn command_context(target: &Target) -> command::Context {
     }
 }
 
+#[cfg(test)]
+mod schedule_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]

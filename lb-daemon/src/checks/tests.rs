@@ -1,4 +1,4 @@
-//! The runner against real sockets on loopback.
+//! The runner against real sockets on loopback. Its schedule has tests of its own, in virtual time.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -74,16 +74,6 @@ async fn a_backend_that_dies_is_taken_out_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_dead_at_start_is_never_up() {
-    let at = SocketAddr::from((address(), 9));
-    let (runner, mut reports) = runner();
-    runner.set_targets(vec![target("b", at)]);
-    assert_eq!(judged(&mut reports).await.reason, format!("tcp {at}: connection refused"));
-    let more = tokio::time::timeout(INTERVAL * 5, reports.recv()).await;
-    assert!(more.is_err(), "{more:?}");
-}
-
-#[tokio::test]
 async fn a_port_that_never_accepts_is_down_at_the_time_out() {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -102,66 +92,6 @@ async fn a_port_that_never_accepts_is_down_at_the_time_out() {
     runner.set_targets(vec![silent]);
     assert_eq!(judged(&mut reports).await.reason, format!("tcp {at}: no answer within 40ms"));
     assert!(started.elapsed() < MARGIN, "{:?}", started.elapsed());
-}
-
-#[tokio::test]
-async fn every_port_must_answer() {
-    let listener = TcpListener::bind((address(), 0)).unwrap();
-    let up = listener.local_addr().unwrap();
-    let closed = SocketAddr::new(up.ip(), 9);
-    let (runner, mut reports) = runner();
-    runner.set_targets(vec![target("b", up), target("b", closed)]);
-    let report = judged(&mut reports).await;
-    assert_eq!(
-        (report.status, report.reason),
-        (Judgement::Down, format!("tcp {closed}: connection refused"))
-    );
-}
-
-#[tokio::test]
-async fn other_targets_leave_what_is_known_alone() {
-    let listener = TcpListener::bind((address(), 0)).unwrap();
-    let at = listener.local_addr().unwrap();
-    let (runner, mut reports) = runner();
-    runner.set_targets(vec![target("a", at)]);
-    assert_eq!(judged(&mut reports).await.backend.as_str(), "a");
-    runner.set_targets(vec![target("b", at), target("a", at)]);
-    assert_eq!(judged(&mut reports).await.backend.as_str(), "b");
-    let more = tokio::time::timeout(INTERVAL * 3, reports.recv()).await;
-    assert!(more.is_err(), "{more:?}");
-}
-
-#[tokio::test]
-async fn an_adopted_backend_is_up_before_its_first_probe() {
-    let at = SocketAddr::from((address(), 9));
-    let (runner, mut reports) = runner();
-    runner.set_targets(vec![Target { adopted: Judgement::Up, ..target("b", at) }]);
-    assert_eq!(next(&mut reports).await.status, Judgement::Up);
-    assert_eq!(next(&mut reports).await.status, Judgement::Down);
-}
-
-#[tokio::test]
-async fn a_daemon_that_lags_gets_the_latest_state() {
-    let at = address();
-    let listener = TcpListener::bind((at, 0)).unwrap();
-    let port = listener.local_addr().unwrap();
-    let (sender, mut reports) = mpsc::channel(1);
-    let runner = Runner::spawn(sender);
-    let mut closed = target("b", port);
-    closed.address.set_port(9);
-    runner.set_targets(vec![target("a", port), closed]);
-    // Both have been judged, by more results than it takes.
-    while told(&runner).await.checks.iter().any(|check| check.history.len() < 4) {
-        tokio::task::yield_now().await;
-    }
-    // One report filled the channel before anything was judged; of the rest only the latest of each is left.
-    let mut said = Vec::new();
-    while let Ok(Some(report)) = tokio::time::timeout(INTERVAL * 3, reports.recv()).await {
-        said.push((report.backend.to_string(), report.status));
-    }
-    assert!(said.len() <= 3, "{said:?}");
-    let last = |name: &str| said.iter().rev().find(|(backend, _)| backend == name).map(|(_, status)| *status);
-    assert_eq!((last("a"), last("b")), (Some(Judgement::Up), Some(Judgement::Down)));
 }
 
 #[tokio::test]
@@ -187,6 +117,20 @@ async fn told(runner: &Runner) -> ChecksTold {
     runner.checks().tell(None, None, 100).await.unwrap()
 }
 
+/// What is told as soon as it fits.
+async fn told_when(runner: &Runner, fits: impl Fn(&ChecksTold) -> bool) -> ChecksTold {
+    let look = async {
+        loop {
+            let told = told(runner).await;
+            if fits(&told) {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), look).await.expect("it fits in time")
+}
+
 #[tokio::test]
 async fn what_each_run_found_is_told_with_its_time() {
     let listener = TcpListener::bind((address(), 0)).unwrap();
@@ -194,13 +138,7 @@ async fn what_each_run_found_is_told_with_its_time() {
     let (runner, mut reports) = runner();
     runner.set_targets(vec![target("b", at), target("b", SocketAddr::new(at.ip(), 9))]);
     judged(&mut reports).await;
-    let told = loop {
-        let told = told(&runner).await;
-        if told.checks.iter().all(|check| check.history.len() >= 3) {
-            break told;
-        }
-        tokio::time::sleep(INTERVAL).await;
-    };
+    let told = told_when(&runner, |told| told.checks.iter().all(|check| check.history.len() >= 3)).await;
     let names: Vec<_> = told.checks.iter().map(|check| check.name.clone()).collect();
     assert_eq!(names, [format!("tcp {at}"), format!("tcp {}:9", at.ip())]);
     let [open, closed] = told.checks.as_slice() else { panic!("{names:?}") };
@@ -239,43 +177,4 @@ async fn a_run_by_hand_tells_what_it_found_and_counts_for_nothing() {
     assert_eq!((told.checks[0].judgement, told.checks[0].history.len()), (Judgement::Up, 1));
     let nobody = BackendName::new("nobody").unwrap();
     assert_eq!(runner.checks().run(farm, Some(nobody)).await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn a_suspected_backend_is_judged_long_before_its_next_turn() {
-    let listener = TcpListener::bind((address(), 0)).unwrap();
-    let at = listener.local_addr().unwrap();
-    let (runner, mut reports) = runner();
-    let mut patient = target("b", at);
-    patient.check.interval = Duration::from_secs(3600);
-    patient.check.fast_interval = INTERVAL;
-    runner.set_targets(vec![patient]);
-    assert_eq!(judged(&mut reports).await.status, Judgement::Up);
-    drop(listener);
-    tokio::time::sleep(INTERVAL * 2).await;
-    let suspected = Instant::now();
-    let (farm, backend) = names();
-    runner.suspect(&farm, &backend);
-    let down = next(&mut reports).await;
-    assert_eq!((down.status, down.reason), (Judgement::Down, format!("tcp {at}: connection refused")));
-    // Two more failures follow the first, a fast interval apart.
-    assert!(suspected.elapsed() >= INTERVAL * 2 && suspected.elapsed() < MARGIN, "{:?}", suspected.elapsed());
-}
-
-#[tokio::test]
-async fn a_check_that_farms_share_is_one_connection_a_time() {
-    let listener = tokio::net::TcpListener::bind((address(), 0)).await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let (runner, mut reports) = runner();
-    let slow = |farm: &str| {
-        let mut target = target("b", at);
-        target.farm = FarmName::new(farm).unwrap();
-        target.check.interval = Duration::from_secs(3600);
-        target
-    };
-    runner.set_targets(vec![slow("web"), slow("mail")]);
-    let farms = [judged(&mut reports).await.farm, judged(&mut reports).await.farm];
-    assert_ne!(farms[0], farms[1]);
-    assert!(listener.accept().await.is_ok());
-    assert!(tokio::time::timeout(INTERVAL * 3, listener.accept()).await.is_err());
 }
