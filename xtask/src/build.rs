@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use crate::command::{cargo, command, run as execute, target};
+use crate::command::{cargo, command, output, run as execute, target};
 use crate::setup::{self, Purpose};
+use crate::test::WORKSPACE;
 
 pub fn run() -> Result<()> {
     release()?;
@@ -65,10 +67,13 @@ pub fn demo() -> Result<()> {
     ]))
 }
 
-/// Setup, then everything that the tests need, the daemon included. Tests and programs are built in one run, since
-/// libraries get other features when tests are among what is built, and would be compiled a second time.
-pub fn tests() -> Result<()> {
+/// Setup, then everything that the tests need, the daemon included; what cargo tells of it, a JSON object a line. Tests and
+/// programs are built in one run, since libraries get other features when tests are among what is built, and would be
+/// compiled a second time.
+pub fn tests() -> Result<String> {
     setup::run(Purpose::Test)?;
     announce("the daemon with its XDP program, and all tests");
-    execute(cargo().args(["build", "--workspace", "--exclude", "lb-ebpf", "--all-targets"]))
+    let mut build = cargo();
+    build.arg("test").args(WORKSPACE).args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    output(build.stderr(Stdio::inherit()))
 }

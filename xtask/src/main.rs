@@ -22,7 +22,8 @@ cargo xtask VERB
   build                  the release binary, target/release/drover, its XDP program inside, its symbols beside it
   load CONFIG [ARGS]     build, then run the daemon in the foreground with this configuration
   demo [--keep]          a small network on this machine, the daemon balancing real connections on it
-  test [ARGS]            every test, end to end ones included (as root); ARGS go to `cargo test`
+  test [ARGS]            every test, end to end ones included (as root), several programs of them at once; ARGS, if there
+                         are any, go to `cargo test`, which runs one after the other
   bench [--json FILE]    ns per packet, forwarding and HTTP against nftables and HAProxy (as root)
   kernels [--only 6.1]   Debian's kernels 6.1 and 6.12, emulated: the program loads and forwards there (minutes)
   tidy                   what the compiler does not check: lints inherited, no junk, no overlong file
