@@ -18,7 +18,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask VERB
 
-  setup                  install what is missing to build, demonstrate and test (asks nothing)
+  setup                  install what is missing for all of these, and for .ci/run (asks nothing)
   build                  the release binary, target/release/drover, its XDP program inside, its symbols beside it
   load CONFIG [ARGS]     build, then run the daemon in the foreground with this configuration
   demo [--keep]          a small network on this machine, the daemon balancing real connections on it
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let verb = args.next().unwrap_or_default();
     let rest: Vec<String> = args.collect();
     let done = match verb.as_str() {
-        "setup" => setup::run(setup::Purpose::Test),
+        "setup" => setup::run(setup::Purpose::Merge),
         "build" => build::run(),
         "load" => load::run(&rest),
         "demo" => demo::run(&rest),

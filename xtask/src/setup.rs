@@ -13,6 +13,9 @@ use crate::command::{cargo, command, find, is_root, output, run as execute};
 /// The release series of bpf-linker that the build is known to work with.
 const BPF_LINKER: &str = "0.13";
 
+/// The release series of cargo-deny that understands `deny.toml`.
+const CARGO_DENY: &str = "0.20";
+
 /// A Debian package, and a program by which it is known to be there on other distributions.
 pub struct Package {
     pub name: Cow<'static, str>,
@@ -32,6 +35,8 @@ pub enum Purpose {
     Build,
     Demo,
     Test,
+    /// All that must hold before a change is merged (`.ci/run`).
+    Merge,
 }
 
 fn packages(purpose: Purpose, llvm: &str) -> Vec<Package> {
@@ -102,7 +107,8 @@ pub fn run(purpose: Purpose) -> Result<()> {
         check_programs(&system, &packages, &more)?;
     }
     components(purpose)?;
-    bpf_linker(llvm, &system)
+    bpf_linker(llvm, &system)?;
+    if purpose >= Purpose::Merge { cargo_deny() } else { Ok(()) }
 }
 
 /// Installs what one verb needs beyond that, if it is missing. For verbs that need Debian anyway.
@@ -237,8 +243,8 @@ fn components(purpose: Purpose) -> Result<()> {
     let sysroot = Path::new(sysroot.trim());
     let parts = [
         (Purpose::Build, "rust-src", "lib/rustlib/src/rust/library/core/src/lib.rs"),
-        (Purpose::Test, "clippy", "bin/cargo-clippy"),
-        (Purpose::Test, "rustfmt", "bin/cargo-fmt"),
+        (Purpose::Merge, "clippy", "bin/cargo-clippy"),
+        (Purpose::Merge, "rustfmt", "bin/cargo-fmt"),
     ];
     let parts = parts.iter().filter(|(needed, ..)| *needed <= purpose).map(|(_, name, file)| (*name, *file));
     let missing = parts.filter(|(_, file)| !sysroot.join(file).exists()).map(|(name, _)| name);
@@ -256,8 +262,7 @@ fn components(purpose: Purpose) -> Result<()> {
 /// The linker of BPF objects; its LLVM must be that of rustc, whose bitcode it reads.
 fn bpf_linker(llvm: &str, system: &str) -> Result<()> {
     let there = output(command("bpf-linker").arg("--version")).unwrap_or_default();
-    let series = |version: &str| version == BPF_LINKER || version.starts_with(&format!("{BPF_LINKER}."));
-    if there.split_whitespace().any(series) {
+    if there.split_whitespace().any(|version| of_series(version, BPF_LINKER)) {
         return Ok(());
     }
     let why =
@@ -272,6 +277,24 @@ fn bpf_linker(llvm: &str, system: &str) -> Result<()> {
         install.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
     }
     execute(&mut install)
+}
+
+/// What compares the dependencies with `deny.toml`. It runs for seconds, so it is compiled in a hurry.
+fn cargo_deny() -> Result<()> {
+    let there = output(command("cargo-deny").arg("--version")).unwrap_or_default();
+    if there.split_whitespace().any(|version| of_series(version, CARGO_DENY)) {
+        return Ok(());
+    }
+    eprintln!("setup: cargo-deny {CARGO_DENY} is missing; building it (two minutes)");
+    let mut install = cargo();
+    install.args(["install", "cargo-deny", "--locked", "--force", "--debug"]);
+    install.args(["--version", &format!("^{CARGO_DENY}")]).env("CARGO_PROFILE_DEV_DEBUG", "false");
+    execute(&mut install)
+}
+
+/// Whether a version is one of a release series.
+fn of_series(version: &str, series: &str) -> bool {
+    version.strip_prefix(series).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -289,6 +312,12 @@ mod tests {
             assert_eq!((has(&demo, server), has(&test, server)), (false, true), "{server}");
         }
         assert_eq!((has(&build, "iproute2"), has(&demo, "iproute2")), (false, true));
+    }
+
+    #[test]
+    fn a_version_is_of_its_series_alone() {
+        let found = ["0.13.2", "0.13", "0.130.1", "0.12.9"].map(|version| of_series(version, "0.13"));
+        assert_eq!(found, [true, true, false, false]);
     }
 
     #[test]
