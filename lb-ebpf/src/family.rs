@@ -24,9 +24,9 @@ pub trait Family {
     /// The protocol of this family's ICMP.
     const ICMP: u8;
 
-    /// "Port unreachable" (RFC 792; RFC 4443, section 3.1) in answer to the flow `key`, by the sum of what it quotes; `length`
+    /// An ICMP error (RFC 792; RFC 4443, section 3) in answer to the flow `key`, by the sum of what it quotes; `length`
     /// in bytes, header included.
-    fn port_unreachable(key: &FlowKey<Self::Addr>, quote: Delta, length: u16) -> IcmpHeader;
+    fn error(told: Told, key: &FlowKey<Self::Addr>, quote: Delta, length: u16) -> IcmpHeader;
     /// A line of this family's table.
     fn line(index: u32) -> Option<Line>;
     /// Puts a packet's new addresses in, and takes a hop. `reverse` and `dnat` are of the line that `target` is from.
@@ -42,6 +42,13 @@ pub trait Family {
     fn scratch() -> &'static PerCpuArray<Scratch<Self::Addr>>;
     fn address(backend: &BackendEntry) -> Self::Addr;
     fn hop(backend: &BackendEntry) -> &NextHop;
+}
+
+/// What the sender of a packet is told by ICMP.
+#[derive(Clone, Copy)]
+pub enum Told {
+    PortUnreachable,
+    TimeExceeded,
 }
 
 /// Bytes that can be summed.
@@ -70,8 +77,11 @@ impl Family for V4 {
     const ICMP: u8 = protocol::ICMP;
 
     #[inline(always)]
-    fn port_unreachable(_: &FlowKey<[u8; 4]>, quote: Delta, _: u16) -> IcmpHeader {
-        refusal::icmp(3, 3, quote)
+    fn error(told: Told, _: &FlowKey<[u8; 4]>, quote: Delta, _: u16) -> IcmpHeader {
+        match told {
+            Told::PortUnreachable => refusal::icmp(3, 3, quote),
+            Told::TimeExceeded => refusal::icmp(11, 0, quote),
+        }
     }
 
     #[inline(always)]
@@ -111,8 +121,12 @@ impl Family for V6 {
     const ICMP: u8 = protocol::ICMPV6;
 
     #[inline(always)]
-    fn port_unreachable(key: &FlowKey<[u8; 16]>, quote: Delta, length: u16) -> IcmpHeader {
-        refusal::icmp(1, 4, quote.and(refusal::pseudo_header(key, protocol::ICMPV6, length)))
+    fn error(told: Told, key: &FlowKey<[u8; 16]>, quote: Delta, length: u16) -> IcmpHeader {
+        let sum = quote.and(refusal::pseudo_header(key, protocol::ICMPV6, length));
+        match told {
+            Told::PortUnreachable => refusal::icmp(1, 4, sum),
+            Told::TimeExceeded => refusal::icmp(3, 0, sum),
+        }
     }
 
     #[inline(always)]

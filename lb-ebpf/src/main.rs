@@ -167,6 +167,9 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     if full.contains(&number) {
         number |= refuse::refuse::<F>(context) >> 32 << 32;
     }
+    if number == Verdict::TtlExpired as u64 {
+        number |= refuse::expire::<F>(context);
+    }
     number
 }
 

@@ -12,8 +12,9 @@ use lb_common::wire::{Ethernet, IpHeader, Tcp, protocol};
 use crate::calls::Calls;
 use crate::challenge;
 use crate::context::Frame;
-use crate::family::{Family, Quote as _};
+use crate::family::{Family, Quote as _, Told};
 use crate::maps::{self, Scratch};
+use crate::parse;
 use crate::work::Work;
 
 /// Makes the frame the answer to itself, if this CPU has not answered too many already. A function of its own; see `main`.
@@ -61,14 +62,34 @@ fn write<F: Calls>(frame: &mut Frame, packet: &Scratch<F::Addr>) -> Result<(), V
         if packet.key.protocol == protocol::TCP {
             reset::<F>(frame, packet)
         } else {
-            unreachable::<F>(frame, &packet.key)
+            error::<F>(frame, &packet.key, Told::PortUnreachable)
         }
     })
 }
 
+/// Makes a packet that has no hop left the answer that says so, by which `traceroute` finds the balancer, within the same limit. A function
+/// of its own; see `main`. It gives the interface that the answer leaves by in the high half, or 0.
+///
+/// Who is answered by another address than he has asked learns nothing: what a backend sends to a client directly (mode `dnat`) is dropped
+/// without a word.
+#[inline(never)]
+pub fn expire<F: Calls>(context: *mut xdp_md) -> u64 {
+    let Some(mut work) = Work::<F>::of(context) else { return 0 };
+    let Ok(header) = parse::ip::<F>(&work.frame) else { return 0 };
+    work.read.key = FlowKey::new(header.src(), header.dst(), [0; 2], [0; 2], header.protocol());
+    if !maps::is_vip(&work.read.key.dst) || !maps::may_refuse(work.control) {
+        return 0;
+    }
+    let key = &work.read.key;
+    match turn::<F>(&mut work.frame, |frame| error::<F>(frame, key, Told::TimeExceeded)) {
+        Ok(()) => u64::from(work.frame.ingress()) << 32,
+        Err(_) => 0,
+    }
+}
+
 /// Sends what `fill` makes of the frame back to where it came from.
 #[inline(always)]
-fn turn<F: Calls>(
+pub fn turn<F: Calls>(
     frame: &mut Frame,
     fill: impl FnOnce(&mut Frame) -> Result<(), Verdict>,
 ) -> Result<(), Verdict> {
@@ -110,7 +131,7 @@ fn put<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>, segment: Segment) -
 
 /// The quoted packet keeps its place: a new head grows in front of it, and what is not quoted is cut off.
 #[inline(always)]
-fn unreachable<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>) -> Result<(), Verdict> {
+fn error<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>, told: Told) -> Result<(), Verdict> {
     let head = F::Header::BARE + size_of::<IcmpHeader>();
     let quoted = Ethernet::SIZE + head;
     if !frame.view::<F::Header>(Ethernet::SIZE).is_some_and(IpHeader::is_bare)
@@ -120,7 +141,7 @@ fn unreachable<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>) -> Result<(
     }
     let quote = frame.view::<F::Quoted>(quoted).ok_or(Verdict::TruncatedTransport)?.sum();
     let length = (size_of::<IcmpHeader>() + F::Quoted::SIZE) as u16;
-    let icmp = F::port_unreachable(key, quote, length);
+    let icmp = F::error(told, key, quote, length);
     *frame.edit(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)? =
         F::Header::bare(key.dst, key.src, F::ICMP, length);
     *frame.edit::<IcmpHeader>(Ethernet::SIZE + F::Header::BARE).ok_or(Verdict::TruncatedTransport)? = icmp;

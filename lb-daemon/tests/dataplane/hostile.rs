@@ -111,9 +111,6 @@ fn what_makes_no_sense_is_dropped_by_reason() {
         ("bad_source", frame("192.0.2.10:80", "192.0.2.10:80", tcp(SYN), b""), "the VIP itself"),
         ("bad_source", frame("[::]:4000", "[2001:db8::10]:80", tcp(SYN), b""), "no source"),
         ("bad_source", frame("[ff02::1]:4000", "[2001:db8::10]:80", tcp(SYN), b""), "multicast"),
-        ("ttl_expired", summed(with(&v4, &[(22, 1)])), "no hop left"),
-        ("ttl_expired", summed(with(&v4, &[(22, 0)])), "less than none"),
-        ("ttl_expired", with(&v6, &[(21, 1)]), "no hop left"),
         ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(RST), b""), "a stray RST"),
         ("no_connection", frame("198.51.100.7:40000", "192.0.2.10:80", tcp(0xff), b""), "all flags"),
     ];

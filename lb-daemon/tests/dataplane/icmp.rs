@@ -277,21 +277,63 @@ fn an_error_about_a_clients_packet_is_believed_by_the_backends_interface_alone()
     }
 }
 
+/// The same packet with so many hops left.
+fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
+    if header(&frame) == 20 {
+        frame[22] = ttl;
+        frame[24..26].fill(0);
+        let sum = checksum(&[&frame[14..34]]);
+        frame[24..26].copy_from_slice(&sum);
+    } else {
+        frame[21] = ttl;
+    }
+    frame
+}
+
+#[test]
+fn a_packet_without_a_hop_left_is_answered_by_the_vip() {
+    for [client, vip, _] in FAMILIES {
+        for mode in [Mode::Nat, Mode::Dnat] {
+            let mut rig = Rig::with(vec![web(mode)]);
+            let syn = frame(&client.replace("40000", "50000"), vip, segment(SYN, CLIENT_ISN, 0), b"");
+            let datagram = frame(&client.replace("40000", "33434"), vip, L4::Udp, &[7; 100]);
+            let mut asked = vec![syn, datagram];
+            asked.extend(open(&mut rig, client, vip).map(|(way, l4, _)| way.by_client(l4, b"more")));
+            for (asked, ttl) in asked.into_iter().flat_map(|asked| [(asked.clone(), 1), (asked, 0)]) {
+                let asked = with_ttl(asked, ttl);
+                let got = rig.send(&asked);
+                assert_eq!((got.verdict, got.action), ("ttl_expired", XDP_TX), "{mode:?}");
+                let (src, dst, message) = read_error(&got.frame);
+                assert_eq!((src, dst), (address(vip), address(client)));
+                assert_eq!(message[..2], if src.is_ipv4() { [11, 0] } else { [3, 0] });
+                assert_eq!(message[4..8], [0; 4]);
+                assert_eq!(message[8..], asked[14..14 + header(&asked) + 8], "the head of what has expired");
+                assert_eq!(got.frame[..12], [CLIENT_MAC, BALANCER_MAC].concat());
+            }
+            assert_eq!(rig.connections(), 3, "none was opened");
+        }
+    }
+}
+
+#[test]
+fn answers_to_packets_without_a_hop_left_are_limited() {
+    for [client, vip, _] in FAMILIES {
+        let mut rig = Rig::with(vec![web(Mode::Nat)]);
+        let asked = with_ttl(frame(client, vip, tcp(SYN), b""), 1);
+        let answered = (0..1000).filter(|_| rig.run(&asked).0 == XDP_TX).count();
+        assert_eq!(answered, 100);
+        rig.later(Duration::from_secs(1));
+        assert_eq!(rig.send(&asked).action, XDP_TX);
+    }
+}
+
 #[test]
 fn an_error_without_a_hop_left_is_dropped_and_never_answered() {
     for [client, vip, router] in FAMILIES {
         let mut rig = Rig::with(vec![web(Mode::Nat)]);
         let [(way, _, l4), ..] = open(&mut rig, client, vip);
         let about = rig.send(&way.by_backend(l4, b"answer")).frame;
-        let mut told = error(router.parse().unwrap(), address(vip), &about, 8);
-        if header(&told) == 20 {
-            told[22] = 1;
-            told[24..26].fill(0);
-            let sum = checksum(&[&told[14..34]]);
-            told[24..26].copy_from_slice(&sum);
-        } else {
-            told[21] = 1;
-        }
+        let told = with_ttl(error(router.parse().unwrap(), address(vip), &about, 8), 1);
         let got = rig.send(&told);
         assert_eq!((got.verdict, got.action), ("ttl_expired", XDP_DROP));
     }
