@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_core::config::model::{
-    BodyMatch, Check, CheckKind, CommandCheck, CommandContract, Config, Eject, Farm, Hook, HttpCheck, OnDown,
-    Passive, Tls, WhenAllDown,
+    BodyMatch, Check, CheckKind, CommandCheck, CommandContract, Config, Echo, Eject, Farm, Hook, HttpCheck,
+    OnDown, Passive, Tls, WhenAllDown,
 };
 use lb_core::config::{ConfigError, changes};
 use lb_daemon::api::types::ConfigSettings;
@@ -120,6 +120,7 @@ fn every_key_of_health_arrives_in_the_model() {
     let expected = Farm {
         on_down: OnDown::Keep,
         when_all_down: WhenAllDown::TryAll,
+        echo: Echo::Always,
         slow_start: Duration::from_secs(30),
         passive: Passive {
             suspect: false,

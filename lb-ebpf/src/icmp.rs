@@ -1,5 +1,5 @@
-//! ICMP: errors about a connection are translated and sent on to the end that has sent what they quote. The rest is the host's. An
-//! error changes nothing about a connection.
+//! ICMP: echo requests to a VIP are answered while it is served, errors about a connection are translated and sent on to the end that
+//! has sent what they quote. The rest is the host's. An error changes nothing about a connection.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{Address as _, FlowKey};
@@ -15,6 +15,7 @@ use crate::line::{self, Connections, Line, Numbers};
 use crate::lookup::{self, Found};
 use crate::maps::{self, Leg};
 use crate::parse;
+use crate::refuse;
 use crate::steer;
 use crate::work::Work;
 
@@ -57,7 +58,8 @@ fn read<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     }
     let icmp = work.frame.view::<Icmp>(Ethernet::SIZE + F::Header::BARE).ok_or(Verdict::IcmpMalformed)?;
     match icmp::kind(F::ICMP, icmp.kind) {
-        Kind::EchoRequest | Kind::Other => return Err(Verdict::HostProtocol),
+        Kind::EchoRequest => return echo(work),
+        Kind::Other => return Err(Verdict::HostProtocol),
         Kind::Error => {}
     }
     let quote = icmp::quote::<F::Header>();
@@ -78,6 +80,29 @@ fn read<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     work.read.length = found.length as u32;
     work.read.homes = line::homes::<F>(&work.read.key).ok_or(Verdict::Inconsistent)?;
     Ok(QUOTES)
+}
+
+/// Makes an echo request the answer to itself. It costs its sender as much as us, so there is no limit.
+#[inline(always)]
+fn echo<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
+    let header = parse::ip::<F>(&work.frame)?;
+    let (source, destination) = (header.src(), header.dst());
+    if !maps::is_vip(&destination) {
+        return Err(Verdict::NotForVip);
+    }
+    if source.is_impossible_source() || source == destination {
+        return Err(Verdict::BadSource);
+    }
+    if !maps::echoes(&destination) {
+        return Err(Verdict::EchoUnanswered);
+    }
+    refuse::turn::<F>(&mut work.frame, |frame| {
+        frame.edit::<F::Header>(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)?.turn();
+        let icmp = frame.edit::<Icmp>(Ethernet::SIZE + F::Header::BARE).ok_or(Verdict::IcmpMalformed)?;
+        icmp.set_kind(icmp::echo_reply(F::ICMP));
+        Ok(())
+    })?;
+    Ok(Verdict::EchoAnswered as u64 | u64::from(work.frame.ingress()) << 32)
 }
 
 /// Translates an error whose quoted flow has been read, and sends it on. A function of its own; see `main`.

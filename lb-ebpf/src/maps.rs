@@ -6,9 +6,9 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
-    self, ADDRESS_BACKEND, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry, BackendLabel,
-    Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop, PortSet, Schedule,
-    ServiceEntry, ServiceKey, WILDCARD_PORT,
+    self, ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry,
+    BackendLabel, Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop,
+    PortSet, Schedule, ServiceEntry, ServiceKey, WILDCARD_PORT,
 };
 use lb_common::challenge::{self, Vouched};
 use lb_common::table::{Homes, Meta, Occurrence, RawLine};
@@ -162,6 +162,12 @@ fn address_flags<A: Address>(address: &A) -> u32 {
 #[inline(always)]
 pub fn is_vip<A: Address>(address: &A) -> bool {
     address_flags(address) & ADDRESS_VIP != 0
+}
+
+/// Whether a VIP answers those who ask it for an echo.
+#[inline(always)]
+pub fn echoes<A: Address>(address: &A) -> bool {
+    address_flags(address) & ADDRESS_ECHO != 0
 }
 
 #[inline(always)]

@@ -20,7 +20,8 @@ pub use farm::{
 };
 pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
 pub use service::{
-    ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey, WILDCARD_PORT,
+    ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey,
+    WILDCARD_PORT,
 };
 
 /// The version of everything in this module. Maps are pinned under it; a daemon adopts those of its own version.

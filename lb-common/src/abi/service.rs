@@ -37,6 +37,8 @@ pub const ADDRESS_VIP: u32 = 1;
 pub const ADDRESS_BACKEND: u32 = 2;
 /// The daemon has put the VIP on an interface and takes it away again.
 pub const ADDRESS_MANAGED: u32 = 4;
+/// Whoever asks the VIP for an echo gets one.
+pub const ADDRESS_ECHO: u32 = 8;
 
 /// Says quickly which addresses certainly do not concern Drover: a bit set by a hash of the address, without false
 /// negatives. Packets of other services leave after reading two bits.

@@ -11,7 +11,7 @@ use lb_common::abi::{
 use lb_common::wire::protocol;
 
 use crate::config::model::{
-    Addresses, BackendName, Config, Farm, FarmName, Mode, Ports, Scheduler, Timeouts, WhenAllDown,
+    Addresses, BackendName, Config, Echo, Farm, FarmName, Mode, Ports, Scheduler, Timeouts, WhenAllDown,
 };
 use crate::health::Judgement;
 use crate::state::BackendStatus;
@@ -79,6 +79,8 @@ pub struct DesiredFarm {
     pub rules: Rules,
     /// Clients are told when nobody serves.
     pub refuse: bool,
+    /// Its VIPs answer who asks them for an echo.
+    pub echo: bool,
     pub timeouts: TimeoutTicks,
     pub vips: Vec<MappedAddress>,
     pub services: Vec<ServiceKey>,
@@ -165,16 +167,22 @@ impl Desired {
                     unreachable: facts.unreachable,
                 }
             });
+            let backends: Vec<_> = backends.collect();
             DesiredFarm {
                 name: farm.name.clone(),
                 mode: farm.mode,
                 scheduler: farm.scheduler,
                 rules: Rules::new(32, 128),
                 refuse: farm.when_all_down == WhenAllDown::Refuse,
+                echo: match farm.echo {
+                    Echo::Up => backends.iter().any(DesiredBackend::takes),
+                    Echo::Always => true,
+                    Echo::Never => false,
+                },
                 timeouts: ticks(&farm.timeouts),
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),
                 services: services(farm),
-                backends: backends.collect(),
+                backends,
             }
         });
         let manage_vips = config.daemon.manage_vips;
@@ -335,6 +343,27 @@ mod tests {
         facts[0].failing = false;
         let [backend, _] = &desired(&farm(&[0, 0]), &facts).farms[0].backends[..] else { panic!() };
         assert_eq!((backend.takes(), backend.lives), (false, true));
+    }
+
+    #[test]
+    fn vips_answer_while_a_backend_takes_new_connections() {
+        // Statuses and weight -> whether it answers by default.
+        for (statuses, weight, answers) in [
+            ([Up, Down], 1, true),
+            ([Up, Down], 0, false),
+            ([Unchecked, Down], 1, true),
+            ([Down, Draining], 1, false),
+            ([Starting, Maintenance], 1, false),
+        ] {
+            let mut facts = facts(&statuses);
+            facts.iter_mut().for_each(|facts| facts.weight = weight);
+            let echoes = |echo| desired(&Farm { echo, ..farm(&[0, 0]) }, &facts).farms[0].echo;
+            assert_eq!(
+                [Echo::Up, Echo::Always, Echo::Never].map(echoes),
+                [answers, true, false],
+                "{statuses:?} {weight}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb_core::config::model::{
     Addresses, Backend, BackendName, BodyMatch, Check, CheckKind, CommandCheck, CommandContract, Config,
-    Daemon, Eject, Farm, FarmName, Hook, HttpCheck, Mode, OnDown, Passive, Ports, Protocols, Scheduler,
+    Daemon, Echo, Eject, Farm, FarmName, Hook, HttpCheck, Mode, OnDown, Passive, Ports, Protocols, Scheduler,
     Timeouts, Tls, WhenAllDown, XdpMode,
 };
 use lb_core::config::{changes, needs_restart};
@@ -113,6 +113,7 @@ fn each_change_is_one_line() {
             |c| c.farms[0].when_all_down = WhenAllDown::TryAll,
             &["farm 'web': when_all_down refuse -> try-all"],
         ),
+        (|c| c.farms[0].echo = Echo::Never, &["farm 'web': echo up -> never"]),
         (|c| c.farms[0].slow_start = Duration::from_secs(30), &["farm 'web': slow_start 0s -> 30s"]),
         (
             |c| {

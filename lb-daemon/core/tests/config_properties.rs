@@ -5,7 +5,7 @@ use lb_core::config::{Position, changes, needs_restart, read};
 use proptest::prelude::*;
 
 /// Words that mean something somewhere, so that trees get past the first look.
-const WORDS: [&str; 91] = [
+const WORDS: [&str; 92] = [
     "daemon",
     "farm",
     "backend",
@@ -86,6 +86,7 @@ const WORDS: [&str; 91] = [
     "on_down",
     "keep",
     "when_all_down",
+    "echo",
     "slow_start",
     "passive",
     "eject",

@@ -6,6 +6,7 @@
 mod challenges;
 mod closing;
 mod cpus;
+mod echo;
 mod ends;
 mod floods;
 mod flows;

@@ -132,6 +132,8 @@ pub struct Farm {
     pub checks: Vec<Check>,
     pub on_down: OnDown,
     pub when_all_down: WhenAllDown,
+    /// When its VIPs answer who asks them for an echo.
+    pub echo: Echo,
     /// Over how long a backend that has recovered gets back its full weight; zero: at once.
     pub slow_start: Duration,
     pub passive: Passive,
@@ -161,6 +163,20 @@ pub enum WhenAllDown {
 
 impl Word for WhenAllDown {
     const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("try-all", Self::TryAll)];
+}
+
+/// When a VIP answers an echo request, `ping`. One of several farms is answered as long as one of them would have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Echo {
+    /// While a backend takes new connections.
+    Up,
+    Always,
+    Never,
+}
+
+impl Word for Echo {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("up", Self::Up), ("always", Self::Always), ("never", Self::Never)];
 }
 
 /// What the traffic itself says of a backend.
@@ -211,6 +227,7 @@ impl Farm {
             checks: vec![Check::tcp()],
             on_down: OnDown::Cut,
             when_all_down: WhenAllDown::Refuse,
+            echo: Echo::Up,
             slow_start: Duration::ZERO,
             passive: Passive::default(),
             on_change: Vec::new(),

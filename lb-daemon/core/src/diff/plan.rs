@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    ADDRESS_BACKEND, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, BACKEND_LISTED,
-    BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX,
-    BackendEntry, BackendLabel, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR,
-    MODE_NAT, MaglevTable, MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS,
-    SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter,
+    BACKEND_LISTED, BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED,
+    BACKENDS_MAX, BackendEntry, BackendLabel, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label,
+    MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE,
+    SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
@@ -63,8 +63,9 @@ impl<'a> Plan<'a> {
         }
         for farm in &desired.farms {
             services.extend(farm.services.iter().map(|key| (*key, &farm.name)));
+            let echo = if farm.echo { ADDRESS_ECHO } else { 0 };
             for vip in &farm.vips {
-                *addresses.entry(*vip).or_default() |= ADDRESS_VIP | managed;
+                *addresses.entry(*vip).or_default() |= ADDRESS_VIP | managed | echo;
                 admit(&mut filter, *vip);
             }
             // A farm that is `dnat` until this plan has changed it may get another such connection by then.

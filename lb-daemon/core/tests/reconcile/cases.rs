@@ -39,6 +39,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
             scheduler: Scheduler::Maglev,
             rules: Rules::new(32, 128),
             refuse: true,
+            echo: false,
             timeouts: ticks(&Timeouts::default()),
             vips: vec![vip],
             services: vec![ServiceKey::new(vip, [0, 80], 6)],

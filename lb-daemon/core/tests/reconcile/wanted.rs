@@ -226,6 +226,7 @@ impl Wanted {
             scheduler: farm.scheduler,
             rules: Rules::new(farm.prefix, 128),
             refuse: farm.mode == Mode::Dnat,
+            echo: farm.timeout.is_multiple_of(2),
             timeouts: TimeoutTicks {
                 syn: farm.timeout,
                 established: farm.timeout,

@@ -127,7 +127,8 @@ impl World {
                 assert!(known.is_none_or(|known| id == known), "a VIP keeps its number");
             }
             for vip in &farm.vips {
-                addresses_wanted.insert(*vip, ADDRESS_VIP | managed);
+                let echo = if farm.echo { ADDRESS_ECHO } else { 0 };
+                *addresses_wanted.entry(*vip).or_default() |= ADDRESS_VIP | managed | echo;
                 [&mut least, &mut most].into_iter().for_each(|filter| admit(filter, *vip));
             }
             let ids: Vec<u16> = farm

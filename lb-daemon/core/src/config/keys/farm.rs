@@ -2,7 +2,7 @@
 
 use super::plain::{Place, field};
 use super::{Key, Schema, Takes, duration, list, number, text, word};
-use crate::config::model::{Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
+use crate::config::model::{Echo, Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
 
 const TABLE: Takes = Takes::Other { kind: "table", json: &["object"], default: None };
 
@@ -64,6 +64,13 @@ pub static FARM: Schema = Schema {
             "What a client meets when no backend is healthy. `\"refuse\"`: it is refused at once. `\"try-all\"`: it is sent \
              to any backend, in the hope that the checks are wrong.",
         ).plain(Place::Farm(field!(when_all_down))),
+        Key::new(
+            "echo",
+            word::<Echo>(&[]),
+            "When the VIPs answer `ping`. `\"up\"`: while a backend takes new connections. `\"always\"`: whatever becomes of them. \
+             `\"never\"`. Where they do not answer they are silent, also if a VIP is an address of the host. A VIP of several farms \
+             answers if one of them would have it.",
+        ).plain(Place::Farm(field!(echo))),
         Key::new(
             "slow_start",
             duration(0, 0),
