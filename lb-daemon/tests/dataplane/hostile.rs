@@ -62,14 +62,6 @@ fn what_is_not_for_a_vip_is_the_hosts_untouched() {
     assert_eq!(rig.connections(), 0);
 }
 
-/// An IPv4 frame with its header's checksum made right.
-fn summed(mut frame: Vec<u8>) -> Vec<u8> {
-    frame[24..26].fill(0);
-    let sum = lb_common::checksum::checksum(&[&frame[14..34]]);
-    frame[24..26].copy_from_slice(&sum);
-    frame
-}
-
 #[test]
 fn what_makes_no_sense_is_dropped_by_reason() {
     let mut rig = dual(Mode::Nat);
