@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use lb_common::abi::{ADDRESS_MANAGED, BackendLabel, Label, MappedAddress, NextHop};
+use lb_common::abi::{ADDRESS_MANAGED, BackendLabel, Label, MappedAddress};
 use lb_core::config::model::{Backend, Config, Farm, FarmName, XdpMode};
 use lb_core::desired::{Desired, NextHops};
 use lb_core::diff::{Number, Numbers, Observed, Planner};
 use lb_core::quota::Census;
 use lb_core::sizing;
-use lb_core::state::InterfaceState;
 use lb_core::state::tables::{Table, Tables};
 
+use super::interfaces::{Interfaces, registrations};
 use crate::clock::{KeptTime, Passed};
 use crate::datapath::{AttachError, Attached, Datapath, Reader, Registered};
 use crate::netlink::{Link, Netlink};
@@ -36,9 +36,7 @@ pub(super) struct Dataplane {
     behind: bool,
     /// Counts changes of the maps.
     changes: u64,
-    /// Interfaces as the program last was told of them, by name.
-    registered: BTreeMap<String, Registered>,
-    attached: BTreeMap<u32, Attached>,
+    interfaces: Interfaces,
     clock: KeptTime,
 }
 
@@ -70,8 +68,7 @@ impl Dataplane {
             observed,
             planner: Planner::default(),
             behind: false,
-            registered,
-            attached,
+            interfaces: Interfaces::new(registered, attached),
         };
         Ok((dataplane, links))
     }
@@ -179,66 +176,25 @@ impl Dataplane {
 
     /// Brings the program to interfaces that have come (back) under another number.
     pub fn follow_links(&mut self, names: &[String], mode: XdpMode, links: &[Link]) {
-        self.register(names, links);
-        for name in names {
-            let Some(link) = links.iter().find(|link| link.name == *name) else {
-                self.attached.retain(|_, attached| attached.interface != *name);
-                continue;
-            };
-            if self.attached.contains_key(&link.index) {
-                continue;
+        if let Some(wanted) = self.interfaces.to_register(names, links) {
+            match self.datapath.register(&wanted.values().copied().collect::<Vec<_>>()) {
+                Ok(()) => self.interfaces.note_registered(wanted),
+                Err(error) => tracing::error!("the XDP program cannot be told of its interfaces: {error:#}"),
             }
-            self.attached.retain(|_, attached| attached.interface != *name);
-            match self.datapath.attach(name, link.index, mode) {
-                Ok(attached) => drop(self.attached.insert(link.index, attached)),
-                Err(error) => tracing::error!("interface '{name}' is without the XDP program: {error}"),
+        }
+        for link in self.interfaces.follow(names, links) {
+            match self.datapath.attach(&link.name, link.index, mode) {
+                Ok(attached) => self.interfaces.note_attached(link.index, attached),
+                Err(error) => {
+                    tracing::error!("interface '{}' is without the XDP program: {error}", link.name)
+                }
             }
         }
     }
 
-    /// Tells the program of its interfaces if they are not what it was told.
-    fn register(&mut self, names: &[String], links: &[Link]) {
-        let wanted = registrations(names, links, &self.registered);
-        let unchanged = wanted.iter().all(|(name, new)| {
-            self.registered.get(name).is_some_and(|old| (old.ifindex, old.mac) == (new.ifindex, new.mac))
-        });
-        if unchanged {
-            return;
-        }
-        match self.datapath.register(&wanted.values().copied().collect::<Vec<_>>()) {
-            // One that is gone is remembered: it may come back under another index.
-            Ok(()) => self.registered.extend(wanted),
-            Err(error) => tracing::error!("the XDP program cannot be told of its interfaces: {error:#}"),
-        }
-    }
-
-    /// The next hop, if it leads by an interface that has the program.
-    pub fn admits(&self, hop: &NextHop) -> bool {
-        self.attached.contains_key(&hop.ifindex)
-    }
-
-    /// `eth0 (native)` and so on.
-    pub fn interfaces_text(&self) -> String {
-        let texts = self.attached.values().map(|it| format!("{} ({})", it.interface, it.mode()));
-        let texts: Vec<String> = texts.collect();
-        if texts.is_empty() { "no interface".to_owned() } else { texts.join(", ") }
-    }
-
-    /// Every interface that is wanted, those included that are missing.
-    pub fn interface_states(&self, names: &[String], links: &[Link]) -> Vec<InterfaceState> {
-        let state = |name: &String| {
-            let attached = self.attached.iter().find(|(_, attached)| attached.interface == *name);
-            let link = links.iter().find(|link| link.name == *name);
-            InterfaceState {
-                name: name.clone(),
-                index: link.map_or(0, |link| link.index),
-                xdp_mode: attached.map_or("none", |(_, attached)| attached.mode()),
-                up: link.is_some_and(|link| link.up),
-                missing: link.is_none(),
-                mtu: link.map_or(0, |link| link.mtu),
-            }
-        };
-        names.iter().map(state).collect()
+    /// The interfaces that have the program, and those that should.
+    pub fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
     }
 
     /// The connection tables, as of a round of the sweep.
@@ -296,48 +252,10 @@ async fn prepare(config: &Config, datapath: &mut Datapath, netlink: &Netlink) ->
     Ok((observed, links, registered, attached))
 }
 
-/// The interfaces of those names that are there, as the program is to know them. `before`: as it was told last.
-fn registrations(
-    names: &[String],
-    links: &[Link],
-    before: &BTreeMap<String, Registered>,
-) -> BTreeMap<String, Registered> {
-    let found = names.iter().filter_map(|name| links.iter().find(|link| link.name == *name));
-    let registered = found.map(|link| {
-        let was = before.get(&link.name).map(|old| old.ifindex).filter(|old| *old != link.index);
-        (link.name.clone(), Registered { ifindex: link.index, mac: link.mac, was })
-    });
-    registered.collect()
-}
-
 fn farms(observed: &Observed) -> BTreeMap<Label, u16> {
     observed.farms.iter().map(|(id, (label, _))| (*label, *id)).collect()
 }
 
 fn unmapped(address: &MappedAddress) -> IpAddr {
     IpAddr::from(*address).to_canonical()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(name: &str, index: u32) -> Link {
-        Link { name: name.to_owned(), index, mac: [2, 0, 0, 0, 0, index as u8], mtu: 1500, up: true }
-    }
-
-    #[test]
-    fn interfaces_are_told_with_the_index_that_they_had() {
-        let names = ["eth0", "eth1"].map(str::to_owned);
-        let first =
-            registrations(&names, &[link("eth0", 2), link("eth1", 3), link("eth9", 4)], &BTreeMap::new());
-        let told = |found: &BTreeMap<String, Registered>| {
-            found.values().map(|found| (found.ifindex, found.mac[5], found.was)).collect::<Vec<_>>()
-        };
-        assert_eq!(told(&first), [(2, 2, None), (3, 3, None)]);
-        let without = registrations(&names, &[link("eth0", 2)], &first);
-        assert_eq!(told(&without), [(2, 2, None)]);
-        let anew = registrations(&names, &[link("eth0", 2), link("eth1", 7)], &first);
-        assert_eq!(told(&anew), [(2, 2, None), (7, 7, Some(3))]);
-    }
 }

@@ -62,7 +62,7 @@ impl Forwarding {
 
     /// `eth0 (native)` and so on.
     pub fn interfaces_text(&self) -> String {
-        self.dataplane.interfaces_text()
+        self.dataplane.interfaces().text()
     }
 
     /// The numbers by which the data plane knows a backend and a farm.
@@ -151,7 +151,7 @@ impl Forwarding {
         let (names, mode) = (&config.daemon.interfaces, config.daemon.xdp_mode);
         let turns = network::turns(names, self.surroundings.links(), &news.links);
         self.dataplane.follow_links(names, mode, &news.links);
-        self.surroundings.take(news, clock::wall(), |hop| self.dataplane.admits(hop));
+        self.surroundings.take(news, clock::wall(), |hop| self.dataplane.interfaces().admits(hop));
         let told = |(level, message)| Told::new(level, EventKind::Interface, message);
         turns.into_iter().map(told).collect()
     }
@@ -190,7 +190,7 @@ impl Forwarding {
 
     /// Every interface that is wanted, those included that are missing.
     pub fn interface_states(&self, names: &[String]) -> Vec<InterfaceState> {
-        self.dataplane.interface_states(names, self.surroundings.links())
+        self.dataplane.interfaces().states(names, self.surroundings.links())
     }
 
     /// Takes all of it away.

@@ -22,6 +22,7 @@ mod forwarding;
 mod ground;
 mod health;
 mod in_force;
+mod interfaces;
 mod jobs;
 mod judgements;
 mod keeping;
