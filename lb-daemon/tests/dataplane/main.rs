@@ -21,6 +21,7 @@ mod icmp_hostile;
 mod interfaces;
 mod leaving;
 mod modes;
+mod modes_beside;
 mod network;
 mod packet;
 mod ports;

@@ -13,19 +13,19 @@ use lb_daemon::handle::DataplaneReader as _;
 use crate::packet::*;
 use crate::rig::*;
 
-const V4: (&str, &str) = ("198.51.100.7:40000", "192.0.2.10:80");
-const V6: (&str, &str) = ("[2001:db8:7::7]:40000", "[2001:db8::10]:80");
+pub const V4: (&str, &str) = ("198.51.100.7:40000", "192.0.2.10:80");
+pub const V6: (&str, &str) = ("[2001:db8:7::7]:40000", "[2001:db8::10]:80");
 
 /// Backends are `n` of these, each a neighbour with a hardware address of its own.
 fn addresses(n: u8) -> [String; 2] {
     [format!("10.0.0.{n}"), format!("2001:db8:1::{n}")]
 }
 
-fn mac(n: u8) -> [u8; 6] {
+pub fn mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, n]
 }
 
-fn dsr(backends: u8) -> Farm {
+pub fn dsr(backends: u8) -> Farm {
     let mut farm = farm("web", &["192.0.2.10", "2001:db8::10"], port(80), Mode::Dsr, &[]);
     farm.backends = (1..=backends)
         .map(|n| {
@@ -52,21 +52,21 @@ fn set(rig: &mut Rig, farms: &[Farm], status: impl Fn(&str) -> BackendStatus) {
     rig.set_with(farms, status, &hops(farms));
 }
 
-fn rig(farms: &[Farm]) -> Rig {
+pub fn rig(farms: &[Farm]) -> Rig {
     let mut rig = Rig::new(4096);
     set(&mut rig, farms, |_| BackendStatus::Up);
     rig
 }
 
 /// The same rig without connections.
-fn start(rig: &mut Rig, farms: &[Farm]) {
+pub fn start(rig: &mut Rig, farms: &[Farm]) {
     set(rig, farms, |_| BackendStatus::Up);
     rig.reader.cut(&Default::default());
     assert_eq!(rig.connections(), 0);
 }
 
 /// The frame as the next station gets it: its addresses, one hop less, and nothing else.
-fn handed(sent: &[u8], to: [u8; 6]) -> Vec<u8> {
+pub fn handed(sent: &[u8], to: [u8; 6]) -> Vec<u8> {
     let mut frame = sent.to_vec();
     frame[..6].copy_from_slice(&to);
     frame[6..12].copy_from_slice(&BALANCER_MAC);
@@ -82,7 +82,7 @@ fn handed(sent: &[u8], to: [u8; 6]) -> Vec<u8> {
 }
 
 /// Sends a client's packet, which must reach a backend as it is; which one.
-fn reaches(rig: &mut Rig, sent: &[u8], verdict: &str) -> u8 {
+pub fn reaches(rig: &mut Rig, sent: &[u8], verdict: &str) -> u8 {
     let got = rig.send(sent);
     assert_eq!((got.verdict, got.action), (verdict, XDP_TX));
     let number = got.frame[5];
@@ -97,7 +97,7 @@ fn state(rig: &Rig) -> &'static str {
     listed[0].state
 }
 
-fn open(rig: &mut Rig, (client, vip): (&str, &str)) -> u8 {
+pub fn open(rig: &mut Rig, (client, vip): (&str, &str)) -> u8 {
     let number = reaches(rig, &frame(client, vip, segment(SYN, 999, 0), b""), "opened");
     assert_eq!(reaches(rig, &frame(client, vip, segment(ACK, 1000, 5001), b""), "forwarded"), number);
     number
@@ -264,7 +264,7 @@ fn connections_keep_the_mode_that_they_were_opened_in() {
     }
 }
 
-fn vip_of(vip: &str) -> IpAddr {
+pub fn vip_of(vip: &str) -> IpAddr {
     vip.parse::<std::net::SocketAddr>().unwrap().ip()
 }
 
