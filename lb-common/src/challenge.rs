@@ -106,7 +106,7 @@ pub const fn is_answer(sequence: u32, homes: &Homes, now: u32, secret: &[u64; 2]
 
 /// SipHash-2-4 (Aumasson, Bernstein 2012) of two words.
 #[inline(always)]
-const fn siphash(words: [u64; 2], key: &[u64; 2]) -> u64 {
+pub(crate) const fn siphash(words: [u64; 2], key: &[u64; 2]) -> u64 {
     let mut state = [
         key[0] ^ 0x736f_6d65_7073_6575,
         key[1] ^ 0x646f_7261_6e64_6f6d,

@@ -9,6 +9,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod affinity;
 pub mod bench;
 pub mod challenge;
 pub mod checksum;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lb_core::config::changes;
 use lb_core::config::model::{
-    Addresses, Backend, BackendName, Check, CheckKind, Config, Daemon, Farm, FarmName, Mode, Ports,
+    Addresses, Affinity, Backend, BackendName, Check, CheckKind, Config, Daemon, Farm, FarmName, Mode, Ports,
     Protocols, Scheduler, Timeouts, XdpMode,
 };
 use lb_daemon::cli::check::summary;
@@ -81,6 +81,8 @@ fn every_supported_key_arrives_in_the_model() {
                 vips: vec!["192.0.2.20".parse().unwrap(), "2001:db8::20".parse().unwrap()],
                 protocols: Protocols { tcp: true, udp: true },
                 mode: Mode::Dnat,
+                scheduler: Scheduler::WeightedRoundRobin,
+                affinity: Some(Affinity { timeout: seconds(3600), prefix_v4: 24, prefix_v6: 64 }),
                 timeouts: Timeouts {
                     syn: seconds(5),
                     established: seconds(7200),

@@ -11,6 +11,7 @@
     reason = "BPF's atomics: the stable ones offer no compare-and-swap on this target"
 )]
 
+mod affinity;
 mod calls;
 mod challenge;
 mod context;
@@ -98,6 +99,8 @@ const ASKS: u64 = u64::MAX - 4;
 pub const CHOOSES: u64 = u64::MAX - 5;
 /// It is an ICMP message.
 const ICMP: u64 = u64::MAX - 7;
+/// It is to be sent on, and has shown its sender to be there: that is to be noted.
+const NOTES: u64 = u64::MAX - 6;
 
 /// Most packets of a host that does other things, too, go no further than this. An ICMP error may concern us by what it quotes alone.
 #[inline(always)]
@@ -152,6 +155,9 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     }
     if number == ENTERS {
         number = open::enter::<F>(context);
+    }
+    if number == NOTES {
+        number = affinity::note::<F>(context);
     }
     if number == SENDS {
         number = forward::send::<F>(context);
@@ -259,6 +265,7 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     }
     if let Some(found) = lookup::find::<F>(&work.read.key, &work.read.homes) {
         match steer::steer(work, &found) {
+            Steered::Done(Ok(())) if work.read.notes != 0 => return Ok(NOTES),
             Steered::Done(outcome) => return Ok(pack(outcome)),
             Steered::Anew => {}
         }

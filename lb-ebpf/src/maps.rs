@@ -8,8 +8,9 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
     self, ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry,
     BackendLabel, Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop,
-    PortSet, Schedule, ServiceEntry, ServiceKey, WILDCARD_PORT,
+    PortSet, Rules, Schedule, ServiceEntry, ServiceKey, WILDCARD_PORT,
 };
+use lb_common::affinity::{self, Bucket};
 use lb_common::challenge::{self, Vouched};
 use lb_common::table::{Homes, Meta, Occurrence, RawLine};
 use lb_common::verdict::Verdict;
@@ -26,6 +27,8 @@ static SERVICES: HashMap<ServiceKey, ServiceEntry> =
     HashMap::pinned(2 * abi::SERVICES_MAX, BPF_F_NO_PREALLOC);
 #[map]
 static FARMS: Array<FarmEntry> = Array::pinned(abi::FARMS_MAX, 0);
+#[map]
+static AFFINITIES: Array<Bucket> = Array::pinned(affinity::BUCKETS, BPF_F_MMAPABLE);
 #[map]
 static SCHEDULES: Array<Schedule> = Array::pinned(abi::FARMS_MAX, BPF_F_MMAPABLE);
 #[map]
@@ -107,6 +110,8 @@ pub struct Scratch<A> {
     pub flags: u32,
     /// What is counted of a packet that is handed on as it is, if that succeeds.
     pub verdict: u32,
+    /// Not 0: what it has done to its connection's state is to be noted elsewhere, too.
+    pub notes: u32,
 }
 
 /// A connection whose source port is taken if no other is found.
@@ -224,6 +229,26 @@ pub fn farm(id: u16) -> Option<&'static FarmEntry> {
 #[inline(always)]
 pub fn schedule(farm: u16) -> Option<*mut Schedule> {
     SCHEDULES.get_ptr_mut(u32::from(farm))
+}
+
+/// The daemon's part of it.
+#[inline(always)]
+pub fn rules(farm: u16) -> Option<Rules> {
+    // SAFETY: a map's value. The daemon writes it word by word, and any words are rules.
+    schedule(farm).map(|schedule| unsafe { (*schedule).rules })
+}
+
+/// What counts of a source's address for a farm, in words.
+#[inline(always)]
+pub fn source<A: Address>(address: &A, farm: u16, v4: bool) -> Option<[u64; 2]> {
+    let ([first, second], mask) = (address.words(), rules(farm)?.mask(v4));
+    Some([first & mask[0], second & mask[1]])
+}
+
+/// A bucket of the table of affinities.
+#[inline(always)]
+pub fn affinities(bucket: u32) -> Option<*mut Bucket> {
+    AFFINITIES.get_ptr_mut(bucket)
 }
 
 /// The backend in one slot of a table.

@@ -1,14 +1,15 @@
-//! Who serves a new connection of a farm whose scheduler is not the flow's hash alone. This comes after the look for the flow's
+//! Who serves a new connection of a farm whose scheduler is not the flow's hash alone, or whose sources keep their backend. This comes after the look for the flow's
 //! line, and not before as in [`crate::select`]: a repeated SYN takes nobody's turn.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{Address as _, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
+use lb_common::abi::{FARM_AFFINE, NO_TABLE, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
 use lb_common::hash;
 use lb_common::verdict::Verdict;
 
 use crate::OPENS;
+use crate::affinity;
 use crate::calls::Calls;
 use crate::context::opaque;
 use crate::direct;
@@ -35,14 +36,26 @@ pub fn settle<F: Calls>(context: *mut xdp_md) -> u64 {
 fn try_settle<F: Calls>(work: &mut Work<F>) -> Outcome {
     let choice = work.read.choice;
     let farm = maps::farm(choice.farm()).ok_or(Verdict::Inconsistent)?;
-    let hash = match farm.scheduler {
+    if farm.flags & FARM_AFFINE != 0
+        && let Some(backend) = affinity::had(work, choice.farm())
+    {
+        return settle_on(work, backend);
+    }
+    if farm.table == NO_TABLE {
+        return Err(select::nobody(farm));
+    }
+    let slot = match farm.scheduler {
         SCHEDULER_TURNS => turn(work, choice.farm())?,
         SCHEDULER_SOURCE => source(work, choice.farm())?,
-        // Another program's.
         _ => hash::slot(hash::flow(&work.read.key, work.control.flow_seed), TABLE_SIZE),
     };
-    let backend = maps::backend_at(farm.table, hash).ok_or(Verdict::Inconsistent)?;
-    let choice = choice.with(backend, select::check_hop::<F>(backend)?);
+    let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
+    settle_on(work, backend)
+}
+
+#[inline(always)]
+fn settle_on<F: Calls>(work: &mut Work<F>, backend: u16) -> Outcome {
+    let choice = work.read.choice.with(backend, select::check_hop::<F>(backend)?);
     work.read.choice = choice;
     open::prepare(work, choice);
     Ok(())
@@ -62,10 +75,6 @@ fn turn<F: Family>(work: &Work<F>, farm: u16) -> Result<u32, Verdict> {
 /// The slot of the client's address, as far as that counts.
 #[inline(always)]
 fn source<F: Family>(work: &Work<F>, farm: u16) -> Result<u32, Verdict> {
-    let schedule = maps::schedule(farm).ok_or(Verdict::Inconsistent)?;
-    // SAFETY: a map's value. The daemon writes it word by word, and any words are a mask.
-    let [first, second] = unsafe { (*schedule).rules }.mask(F::TABLE == 0);
-    let words = work.read.key.src.words();
-    let hash = hash::source([words[0] & first, words[1] & second], work.control.flow_seed);
-    Ok(hash::slot(hash, TABLE_SIZE))
+    let words = maps::source(&work.read.key.src, farm, F::TABLE == 0).ok_or(Verdict::Inconsistent)?;
+    Ok(hash::slot(hash::source(words, work.control.flow_seed), TABLE_SIZE))
 }

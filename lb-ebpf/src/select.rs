@@ -3,8 +3,8 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{
-    Address as _, BackendEntry, FARM_LATE, FARM_REFUSES, FlowKey, MODE_NAT, NO_TABLE, POLICY_CHALLENGE,
-    SCHEDULER_TURNS, TABLE_SIZE, is_direct,
+    Address as _, BackendEntry, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, FlowKey, MODE_NAT, NO_TABLE,
+    POLICY_CHALLENGE, SCHEDULER_TURNS, TABLE_SIZE, is_direct,
 };
 use lb_common::hash;
 use lb_common::tcp;
@@ -154,8 +154,8 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
     if key.src_port == [0, 0] || key.dst_port == [0, 0] {
         return Err(Verdict::BadTransportHeader);
     }
-    if farm.table == NO_TABLE {
-        return Err(if farm.flags & FARM_REFUSES != 0 { Verdict::Refused } else { Verdict::NoBackend });
+    if farm.table == NO_TABLE && farm.flags & FARM_AFFINE == 0 {
+        return Err(nobody(farm));
     }
     let nat = if farm.mode == MODE_NAT { SOURCE_IS_VIP } else { 0 };
     let unknown = if opens { 0 } else { UNKNOWN };
@@ -166,6 +166,12 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
     let slot = hash::slot(hash::flow(key, work.control.flow_seed), TABLE_SIZE);
     let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
     Ok(choice.with(backend, check_hop::<F>(backend)?).0)
+}
+
+/// The verdict on a packet that would open a connection while nobody serves the farm.
+#[inline(always)]
+pub fn nobody(farm: &FarmEntry) -> Verdict {
+    if farm.flags & FARM_REFUSES != 0 { Verdict::Refused } else { Verdict::NoBackend }
 }
 
 /// Whether it is known how to reach a backend.

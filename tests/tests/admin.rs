@@ -12,6 +12,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use lb_tests::http::get;
 use lb_tests::scene::{Farm, Scene};
 use lb_tests::topology::Family;
 use lb_tests::traffic::{LongLived, Short, Tally};
@@ -50,6 +51,27 @@ fn a_drained_backend_keeps_its_connections_and_gets_no_new_ones() {
     command(&scene, &["backend", "up", "web", "b1"]);
     scene.daemon.wait_status("web", "b1", "up", LIMIT).unwrap();
     assert!(shares(&scene).of("b1") > 50);
+}
+
+#[test]
+fn a_drained_backend_keeps_its_clients_where_the_farm_has_affinity() {
+    let farm = "ports = [80]\nscheduler = \"weighted-round-robin\"\naffinity = { timeout = \"10m\" }";
+    let scene = Scene::web(2, &Farm::new("web", farm)).unwrap();
+    let sources = scene.topology.sources(Family::V4);
+    let target = scene.topology.target(Family::V4, 80);
+    let met =
+        |source| scene.topology.client.enter(|| get(target, Some(source), "/", LIMIT)).unwrap().unwrap().name;
+    let had: Vec<String> = sources.iter().take(4).map(|source| met(*source)).collect();
+    assert!(had.contains(&"b1".to_owned()) && had.contains(&"b2".to_owned()), "{had:?}");
+    command(&scene, &["backend", "drain", "web", "b1"]);
+    scene.daemon.wait_status("web", "b1", "draining", LIMIT).unwrap();
+    for (source, had) in sources.iter().zip(&had) {
+        assert_eq!([met(*source), met(*source)], [had.clone(), had.clone()]);
+    }
+    assert_eq!(met(sources[5]), "b2", "nobody new");
+    command(&scene, &["backend", "maintenance", "web", "b1"]);
+    scene.daemon.wait_status("web", "b1", "maintenance", LIMIT).unwrap();
+    assert_eq!(met(sources[0]), "b2");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn an_invalid_configuration_is_refused_with_its_place_and_nothing_changed() {
         ("ports = [80]", "ports = [80]\nwieght = 3", "wieght"),
         ("name = \"b1\"", "name = \"b1\"\nweight = 300", "300"),
         ("[[farm]]", "[[farm", "drover.toml:9:7"),
-        ("ports = [80]", "ports = [80]\naffinity = { by = \"source\" }", "affinity"),
+        ("ports = [80]", "ports = [80]\naffinity = { by = \"cookie\" }", "cookie"),
     ];
     for (from, to, what) in cases {
         let (daemon, topology) = prepared();

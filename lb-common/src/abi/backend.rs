@@ -80,6 +80,10 @@ pub const BACKEND_LISTED: u16 = 8;
 pub const BACKEND_TRIED: u16 = 16;
 /// It serves, and nobody checks it. For the next daemon; the program does not look.
 pub const BACKEND_UNCHECKED: u16 = 32;
+/// Its farm has affinity: whoever is connected to it is noted.
+pub const BACKEND_AFFINE: u16 = 64;
+/// Whoever had it before may come back to it, though it may take nobody new.
+pub const BACKEND_RETURNS: u16 = 128;
 
 /// A backend as the data plane sees it. The first 64 bytes are all that the established path reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -38,6 +38,8 @@ pub const fn is_direct(mode: u8) -> bool {
 pub const FARM_REFUSES: u16 = 1;
 /// Its backend is chosen only when it is known that no line holds the flow: choosing leaves a trace, or takes long.
 pub const FARM_LATE: u16 = 2;
+/// Its sources keep the backend that they had: so somebody may be served though it has no table. Such a farm is late, too.
+pub const FARM_AFFINE: u16 = 4;
 
 impl Default for FarmEntry {
     fn default() -> Self {

@@ -10,13 +10,14 @@ mod service;
 
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
 pub use backend::{
-    BACKEND_LISTED, BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED,
-    BackendCounters, BackendEntry, BackendLabel, Label, NextHop, TimeoutTicks,
+    BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
+    BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label, NextHop,
+    TimeoutTicks,
 };
 pub use control::*;
 pub use farm::{
-    FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE,
-    is_direct,
+    FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, NO_TABLE,
+    TABLE_SIZE, is_direct,
 };
 pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
 pub use service::{
@@ -37,6 +38,8 @@ pub mod map {
     pub const SERVICES: &str = "SERVICES";
     /// farm id -> [`super::FarmEntry`].
     pub const FARMS: &str = "FARMS";
+    /// A hash -> [`crate::affinity::Bucket`].
+    pub const AFFINITIES: &str = "AFFINITIES";
     /// farm id -> [`super::Schedule`].
     pub const SCHEDULES: &str = "SCHEDULES";
     /// farm id -> [`super::Label`]. User space alone reads it.
@@ -70,6 +73,7 @@ pub mod map {
         SERVICES,
         FARMS,
         SCHEDULES,
+        AFFINITIES,
         FARM_LABELS,
         MAGLEV,
         BACKENDS,

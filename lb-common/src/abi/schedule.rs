@@ -18,13 +18,14 @@ pub struct Schedule {
     pub reserved: [u32; 9],
 }
 
-/// What of a source's address counts, as masks in the order of the wire.
+/// What of a source's address counts, as masks in the order of the wire, and how long it keeps its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Rules {
     pub mask_v6: [u64; 2],
     pub mask_v4: u32,
-    pub reserved: u32,
+    /// How long a source keeps the backend it had, in ticks; 0: a connection only.
+    pub affinity: u32,
 }
 
 impl Rules {
@@ -37,7 +38,7 @@ impl Rules {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = v6.to_be_bytes();
         let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         let second = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
-        Self { mask_v6: [first, second], mask_v4: v4.to_be(), reserved: 0 }
+        Self { mask_v6: [first, second], mask_v4: v4.to_be(), affinity: 0 }
     }
 
     /// The mask for an address's [words](super::Address::words).

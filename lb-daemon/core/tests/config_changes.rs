@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use lb_core::config::model::{
-    Addresses, Backend, BackendName, BodyMatch, Check, CheckKind, CommandCheck, CommandContract, Config,
-    Daemon, Echo, Eject, Farm, FarmName, Hook, HttpCheck, Mode, OnDown, Passive, Ports, Protocols, Scheduler,
-    Timeouts, Tls, WhenAllDown, XdpMode,
+    Addresses, Affinity, Backend, BackendName, BodyMatch, Check, CheckKind, CommandCheck, CommandContract,
+    Config, Daemon, Echo, Eject, Farm, FarmName, Hook, HttpCheck, Mode, OnDown, Passive, Ports, Protocols,
+    Scheduler, Timeouts, Tls, WhenAllDown, XdpMode,
 };
 use lb_core::config::{changes, needs_restart};
 
@@ -78,6 +78,10 @@ fn each_change_is_one_line() {
         (|c| c.farms[0].protocols.udp = true, &["farm 'web': protocol tcp -> tcp, udp"]),
         (|c| c.farms[0].mode = Mode::Dnat, &["farm 'web': mode nat -> dnat"]),
         (|c| c.farms[0].timeouts.udp = Duration::from_secs(90), &["farm 'web': timeouts.udp 2m -> 1m30s"]),
+        (
+            |c| c.farms[0].affinity = Some(Affinity::default()),
+            &["farm 'web': affinity none -> by source (/32, /128) for 30m"],
+        ),
         (
             |c| {
                 c.farms[0].timeouts.established = Duration::from_secs(3600);

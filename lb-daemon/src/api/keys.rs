@@ -4,9 +4,10 @@ use lb_core::config::keys::{self, Key, Schema, Takes};
 use serde_json::{Map, Value, json};
 
 /// The types of the API that have a table's keys, and the name under which the table itself is described.
-const TYPES: [(&str, &str, &Schema); 7] = [
+const TYPES: [(&str, &str, &Schema); 8] = [
     ("DaemonSettings", "DaemonKeys", &keys::DAEMON),
     ("FarmSettings", "FarmKeys", &keys::FARM),
+    ("AffinitySettings", "AffinityKeys", &keys::AFFINITY),
     ("TimeoutSettings", "TimeoutKeys", &keys::TIMEOUTS),
     ("PassiveSettings", "PassiveKeys", &keys::PASSIVE),
     ("HookSettings", "HookKeys", &keys::ON_CHANGE),

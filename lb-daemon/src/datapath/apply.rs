@@ -1,5 +1,7 @@
 //! Carries map operations out. The daemon's loop calls it; each operation is one system call, a few, or none.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
@@ -16,6 +18,12 @@ impl Datapath {
     /// At the first operation that the kernel refuses; `observed` then says how far it came, so that another plan can lead
     /// back.
     pub fn apply(&mut self, observed: &mut Observed, ops: &[MapOp]) -> anyhow::Result<()> {
+        // A number's new owner does not get the clients of the one before. Nobody enters more of those: no connection bears it.
+        let new = |op: &MapOp| if let MapOp::ResetCounters(id) = op { Some(*id) } else { None };
+        let new: BTreeSet<u16> = ops.iter().filter_map(new).collect();
+        if !new.is_empty() {
+            self.maps.affinities.forget(&new);
+        }
         for op in ops {
             self.carry_out(op).context("the kernel refused a change of the maps")?;
             observed.apply(op);
@@ -35,7 +43,7 @@ impl Datapath {
             MapOp::FarmLabel(id, label) => {
                 maps.farm_labels.set(u32::from(*id), label.unwrap_or(Label::default()), 0)?;
             }
-            MapOp::Rules(id, rules) => maps.schedules.set_rules(*id, rules),
+            MapOp::Rules(id, rules) => maps.affinities.set_rules(*id, rules),
             MapOp::Farm(id, entry) => maps.farms.set(u32::from(*id), entry, 0)?,
             MapOp::BackendLabel(id, label) => {
                 maps.backend_labels.set(u32::from(*id), label.unwrap_or(BackendLabel::default()), 0)?;

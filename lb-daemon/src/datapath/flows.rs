@@ -94,6 +94,11 @@ pub struct Seen<'a, A> {
 }
 
 impl<A: Family> Seen<'_, A> {
+    /// Of the table's hash.
+    pub fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
     /// Where a flow belongs.
     pub fn homes(&self, key: &FlowKey<A>) -> Homes {
         Homes::of(A::hash(key, &self.seed), self.mask())

@@ -1,6 +1,5 @@
 //! The pinned maps, typed.
 
-use std::mem::offset_of;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,9 +8,10 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use lb_common::abi::{
     AddressFilter, BackendCounters, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress,
-    Rules, Schedule, ServiceEntry, ServiceKey, map,
+    ServiceEntry, ServiceKey, map,
 };
 
+use super::affinities::Affinities;
 use super::control::Control;
 use super::mapping::{Mapping, Memory, value_of, words_of};
 
@@ -22,7 +22,7 @@ pub struct Maps {
     pub addresses: HashMap<MapData, MappedAddress, u32>,
     pub services: HashMap<MapData, ServiceKey, ServiceEntry>,
     pub farms: Array<MapData, FarmEntry>,
-    pub schedules: Schedules<Mapping>,
+    pub affinities: Affinities<Mapping>,
     pub farm_labels: Array<MapData, Label>,
     pub tables: Array<MapData, MaglevTable>,
     pub backends: Backends<Mapping>,
@@ -39,7 +39,7 @@ impl Maps {
             addresses: hash(pins, map::ADDRESSES)?,
             services: hash(pins, map::SERVICES)?,
             farms: array(pins, map::FARMS)?,
-            schedules: Schedules(mapped(pins, map::SCHEDULES)?),
+            affinities: Affinities::open(pins)?,
             farm_labels: array(pins, map::FARM_LABELS)?,
             tables: array(pins, map::MAGLEV)?,
             backends: Backends(mapped(pins, map::BACKENDS)?),
@@ -84,33 +84,6 @@ impl<M: Memory> Backends<M> {
     fn words(&self, number: u16) -> Option<&[AtomicU64; ENTRY]> {
         let start = usize::from(number) * ENTRY;
         self.0.words().get(start..start + ENTRY)?.try_into().ok()
-    }
-}
-
-/// Words of a farm's schedule, and of its rules, with which it begins. The rest is the program's.
-const SCHEDULE: usize = size_of::<Schedule>() / 8;
-const RULES: usize = size_of::<Rules>() / 8;
-const _: () = assert!(offset_of!(Schedule, rules) == 0);
-
-/// The map `SCHEDULES`.
-pub struct Schedules<M>(M);
-
-impl<M: Memory> Schedules<M> {
-    /// `None` for a number beyond the map.
-    pub fn rules(&self, farm: u16) -> Option<Rules> {
-        Some(value_of(self.words(farm)?))
-    }
-
-    pub fn set_rules(&self, farm: u16, rules: &Rules) {
-        let Some(places) = self.words(farm) else { return };
-        for (place, word) in places.iter().zip(words_of::<_, RULES>(rules)) {
-            place.store(word, Ordering::Release);
-        }
-    }
-
-    fn words(&self, farm: u16) -> Option<&[AtomicU64; RULES]> {
-        let start = usize::from(farm) * SCHEDULE;
-        self.0.words().get(start..start + RULES)?.try_into().ok()
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Reader`], on file descriptors of its own. Dropping either detaches nothing: pins keep program, links and maps in the
 //! kernel until [`Datapath::remove`].
 
+mod affinities;
 mod apply;
 mod attach;
 mod connections;

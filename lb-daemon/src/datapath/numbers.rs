@@ -19,6 +19,7 @@ const _: () = assert!(offset_of!(BackendEntry, timeouts).is_multiple_of(8));
 const _: () = assert!(offset_of!(BackendEntry, address_v6).is_multiple_of(8));
 const _: () = assert!(offset_of!(BackendEntry, address_v4).is_multiple_of(8));
 const _: () = assert!(offset_of!(BackendEntry, farm) == offset_of!(BackendEntry, timeouts) + 20);
+const _: () = assert!(offset_of!(BackendEntry, flags) == offset_of!(BackendEntry, farm) + 2);
 const _: () = assert!(offset_of!(TimeoutTicks, syn) == 0 && offset_of!(TimeoutTicks, established) == 4);
 const _: () = assert!(offset_of!(TimeoutTicks, half_closed) == 8 && offset_of!(TimeoutTicks, fin) == 12);
 const _: () = assert!(offset_of!(TimeoutTicks, udp) == 16);
@@ -51,6 +52,13 @@ impl<'a> Numbers<'a> {
         let [f0, f1, ..] = c1.to_ne_bytes();
         let timeouts = TimeoutTicks { syn: a0, established: a1, half_closed: b0, fin: b1, udp: c0 };
         (timeouts, u16::from_ne_bytes([f0, f1]))
+    }
+
+    /// `BACKEND_*`; none of a number that nobody has.
+    pub fn flags(&self, backend: u16) -> u16 {
+        let word = self.backends.get(usize::from(backend) * ENTRY + TIMEOUTS + 2);
+        let [.., a, b] = word.map_or([0; 8], |word| word.load(Ordering::Relaxed).to_ne_bytes());
+        u16::from_ne_bytes([a, b])
     }
 
     /// How many ticks a line of `backend` may be idle.

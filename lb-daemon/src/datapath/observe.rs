@@ -34,7 +34,7 @@ impl Datapath {
                     observed.last_table = observed.last_table.max(farm.table);
                 }
                 observed.farms.insert(id as u16, (label, farm));
-                observed.rules.extend(maps.schedules.rules(id as u16).map(|rules| (id as u16, rules)));
+                observed.rules.extend(maps.affinities.rules(id as u16).map(|rules| (id as u16, rules)));
             }
         }
         for id in 0..BACKENDS_MAX {

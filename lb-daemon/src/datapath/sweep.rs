@@ -1,5 +1,5 @@
 //! The sweep: a tenth of both tables at a time, so that it delays nobody. It frees what has expired and what nobody will ever
-//! free, counts who is connected to whom, notes which source ports are taken, and from each slice, which is a fair sample of its
+//! free, counts who is connected to whom, notes which source ports are taken, keeps the affinity of who is connected, and from each slice, which is a fair sample of its
 //! table, follows what newcomers may take.
 //!
 //! [`Sweeper`] remembers between slices; given up in the middle of a round, only that round's counts are lost.
@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use lb_common::abi::{BACKENDS_MAX, VIPS_MAX};
+use lb_common::abi::{BACKEND_AFFINE, BACKENDS_MAX, VIPS_MAX};
 use lb_common::table::{Line as _, Lines as _, Meta, State};
 use lb_core::quota::{Census, Policy, Quota, SLICES};
 
+use super::affinities::Affinities;
 use super::flows::{Family, View};
 use super::mapping::{MappedLine, Memory};
 use super::ports::Ports;
@@ -114,11 +115,12 @@ impl Sweeper {
         v4: &View<'_, [u8; 4]>,
         v6: &View<'_, [u8; 16]>,
         ports: &M,
+        affinities: &Affinities<M>,
         now: u32,
         farms: usize,
     ) -> ([Policy; 2], Option<Sweep>) {
-        let v4 = self.family(0, v4, now, farms);
-        let v6 = self.family(1, v6, now, farms);
+        let v4 = self.family(0, v4, affinities, now, farms);
+        let v6 = self.family(1, v6, affinities, now, farms);
         self.slice += 1;
         let round = (self.slice == SLICES).then(|| {
             self.ports.publish(ports.words());
@@ -127,11 +129,18 @@ impl Sweeper {
         ([v4, v6], round)
     }
 
-    fn family<A: Family>(&mut self, family: usize, table: &View<'_, A>, now: u32, farms: usize) -> Policy {
+    fn family<A: Family, M: Memory>(
+        &mut self,
+        family: usize,
+        table: &View<'_, A>,
+        affinities: &Affinities<M>,
+        now: u32,
+        farms: usize,
+    ) -> Policy {
         let lines = table.0.lines.len() / 8;
         let range = lines * self.slice / SLICES..lines * (self.slice + 1) / SLICES;
         let mut tally = Tally::default();
-        self.look(family, table, range.clone(), now, &mut tally);
+        self.look(family, table, affinities, range.clone(), now, &mut tally);
         let remembered = &mut self.families[family];
         for &(index, meta) in tally.pairs.iter().filter(|(index, _)| is_half(table, *index)) {
             remembered.suspects.note(index, meta);
@@ -140,10 +149,11 @@ impl Sweeper {
         remembered.quota.judge(tally.census(table, range.len() as u64), farms)
     }
 
-    fn look<A: Family>(
+    fn look<A: Family, M: Memory>(
         &mut self,
         family: usize,
         table: &View<'_, A>,
+        affinities: &Affinities<M>,
         range: Range<usize>,
         now: u32,
         tally: &mut Tally,
@@ -166,8 +176,13 @@ impl Sweeper {
             }
             tally.count(meta.state(), meta.is_udp());
             self.counts.count::<A>(line, meta, tally);
-            if !meta.is_reverse() && !meta.is_dnat() && is_established(meta) {
-                self.ports.take(A::backend(line), A::target(line).ports().0);
+            if !meta.is_reverse() && is_established(meta) {
+                if !meta.is_dnat() {
+                    self.ports.take(A::backend(line), A::target(line).ports().0);
+                }
+                if table.0.numbers.flags(A::backend(line)) & BACKEND_AFFINE != 0 {
+                    affinities.refresh(table, line, meta, now);
+                }
             }
             if index.wrapping_add(self.round).is_multiple_of(PAIRS_EVERY) {
                 tally.pairs.push((index, meta));

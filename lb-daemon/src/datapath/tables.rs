@@ -9,6 +9,7 @@ use lb_common::abi::map;
 use lb_core::quota::SLICES;
 use lb_core::state::{self, ConnectionFilter};
 
+use super::affinities::Affinities;
 use super::control::Control;
 use super::flows::{self, Family, Flows, View, Wanted};
 use super::interfaces::Moves;
@@ -23,6 +24,7 @@ pub struct Tables<M> {
     backends: M,
     vips: M,
     ports: M,
+    affinities: Affinities<M>,
     control: Control<M>,
 }
 
@@ -46,6 +48,7 @@ impl<M: Memory> Tables<M> {
             backends: memory(map::BACKENDS)?,
             vips: memory(map::VIPS)?,
             ports: memory(map::PORTS)?,
+            affinities: Affinities::new(&mut memory)?,
             control: Control::new(memory(map::CONTROL)?)?,
         })
     }
@@ -109,7 +112,8 @@ impl<M: Memory> Tables<M> {
     /// round tells what the round has found.
     pub fn sweep(&self, sweeper: &mut Sweeper, farms: usize) -> Option<Sweep> {
         let now = self.control.now();
-        let (policies, round) = sweeper.slice(&self.v4(), &self.v6(), &self.ports, now, farms);
+        let (policies, round) =
+            sweeper.slice(&self.v4(), &self.v6(), &self.ports, &self.affinities, now, farms);
         for (family, policy) in policies.iter().enumerate() {
             self.control.set_policy(family, policy);
         }

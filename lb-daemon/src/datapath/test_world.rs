@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_common::abi::{BACKENDS_MAX, BackendEntry, FlowKey, PORT_SETS, PortSet, TimeoutTicks, VIPS_MAX, map};
+use lb_common::abi::{
+    BACKENDS_MAX, BackendEntry, FARMS_MAX, FlowKey, PORT_SETS, PortSet, Schedule, TimeoutTicks, VIPS_MAX, map,
+};
+use lb_common::affinity::{BUCKETS, Bucket};
 use lb_common::table::{Claim, Hop, Line as _, Lines as _, Meta, New, State, opening};
 use lb_common::tcp::Direction;
 use lb_common::wire::protocol::{TCP, UDP};
@@ -34,6 +37,8 @@ pub fn world(lines: usize) -> World {
             map::VIPS => VIPS_MAX as usize * 2,
             map::PORTS => PORT_SETS as usize * size_of::<PortSet>() / 8,
             map::CONTROL => control::WORDS,
+            map::AFFINITIES => BUCKETS as usize * size_of::<Bucket>() / 8,
+            map::SCHEDULES => FARMS_MAX as usize * size_of::<Schedule>() / 8,
             name => panic!("{name}"),
         };
         let memory = zeros(size);

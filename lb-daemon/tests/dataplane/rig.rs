@@ -119,17 +119,37 @@ impl Rig {
 
     /// Brings the maps to `farms`, with the status that each backend has, by name.
     pub fn set(&mut self, farms: &[Farm], status: impl Fn(&str) -> BackendStatus) {
+        let hops = self.hops(farms);
+        self.set_with(farms, status, &hops);
+    }
+
+    fn hops(&self, farms: &[Farm]) -> NextHops {
         let addresses =
             farms.iter().flat_map(|farm| &farm.backends).flat_map(|backend| backend.address.iter());
         let hops = addresses.map(|address| {
             let ifindex = self.elsewhere.get(&address).copied().unwrap_or(LOOPBACK);
             (address, NextHop { ifindex, destination: BACKEND_MAC, source: BALANCER_MAC })
         });
-        let hops = hops.collect();
-        self.set_with(farms, status, &hops);
+        hops.collect()
     }
 
     pub fn set_with(&mut self, farms: &[Farm], status: impl Fn(&str) -> BackendStatus, hops: &NextHops) {
+        self.plan(farms, status, hops, true);
+    }
+
+    /// Brings the maps to `farms`, all backends up, while no connection bears any number.
+    pub fn plan_without_connections(&mut self, farms: &[Farm]) {
+        let hops = self.hops(farms);
+        self.plan(farms, |_| BackendStatus::Up, &hops, false);
+    }
+
+    fn plan(
+        &mut self,
+        farms: &[Farm],
+        status: impl Fn(&str) -> BackendStatus,
+        hops: &NextHops,
+        is_borne: bool,
+    ) {
         self.farms = farms.to_vec();
         let config = Config { daemon: daemon(), farms: farms.to_vec() };
         let desired = Desired::of(&config, |farm| {
@@ -141,7 +161,7 @@ impl Rig {
             });
             facts.collect()
         });
-        let ops = self.planner.plan(&self.observed, &desired, hops, |_| true).unwrap();
+        let ops = self.planner.plan(&self.observed, &desired, hops, |_| is_borne).unwrap();
         self.datapath.apply(&mut self.observed, &ops).unwrap();
         assert!(
             self.datapath.observe().unwrap().farms == self.observed.farms,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::keys::plain::Model;
 use super::keys::{self, Schema};
-use super::model::{Addresses, Backend, Config, Daemon, Farm, Hook, Passive, Protocols, Word as _};
+use super::model::{Addresses, Affinity, Backend, Config, Daemon, Farm, Hook, Passive, Protocols, Word as _};
 use super::text::{duration_text, ports_text};
 
 mod checks;
@@ -120,6 +120,10 @@ fn farm_rows(old: &Farm, new: &Farm) -> Vec<(String, String, String)> {
         "vip" => row("vip", list(&old.vips), list(&new.vips)),
         "ports" => row("ports", ports_text(&old.ports), ports_text(&new.ports)),
         "protocol" => row("protocol", protocols_text(old.protocols), protocols_text(new.protocols)),
+        "affinity" => match (&old.affinity, &new.affinity) {
+            (Some(old), Some(new)) => below("affinity", plain_changes(&keys::AFFINITY, old, new)),
+            (old, new) => row("affinity", affinity_text(*old), affinity_text(*new)),
+        },
         "timeouts" => below("timeouts", plain_changes(&keys::TIMEOUTS, &old.timeouts, &new.timeouts)),
         "passive" => {
             let mut rows = below("passive", plain_changes(&keys::PASSIVE, &old.passive, &new.passive));
@@ -166,6 +170,15 @@ fn addresses_text(addresses: &Addresses) -> String {
 fn protocols_text(protocols: Protocols) -> String {
     let names = [("tcp", protocols.tcp), ("udp", protocols.udp)];
     list(&names.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect::<Vec<_>>())
+}
+
+fn affinity_text(affinity: Option<Affinity>) -> String {
+    affinity.map_or_else(
+        || "none".to_owned(),
+        |Affinity { timeout, prefix_v4, prefix_v6 }| {
+            format!("by source (/{prefix_v4}, /{prefix_v6}) for {}", duration_text(timeout))
+        },
+    )
 }
 
 fn eject_text(passive: &Passive) -> String {

@@ -9,10 +9,12 @@ use super::check::{CheckDraft, read_checks};
 use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
 use super::keys::plain::Values;
-use super::model::{Addresses, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Timeouts};
+use super::model::{
+    Addresses, Affinity, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Timeouts,
+};
 use super::ports::{PlacedPorts, read_ports};
 use super::reaction::{Reaction, read_reaction};
-use super::tree::quoted;
+use super::tree::{Value, quoted};
 
 /// A farm that has been read but not judged against the others.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct FarmDraft {
     pub mode: Option<Mode>,
     /// Where it says that backends are ejected, if it does.
     pub ejects: Option<Spot>,
+    /// Where it says that clients keep their backend, if it does.
+    pub affine: Option<Spot>,
     /// What is left to make a farm of it, if every value was right.
     rest: Option<Rest>,
 }
@@ -36,6 +40,7 @@ pub struct FarmDraft {
 #[derive(Debug)]
 struct Rest {
     plain: Values<Farm>,
+    affinity: Option<Affinity>,
     timeouts: Timeouts,
     reaction: Reaction,
 }
@@ -73,21 +78,39 @@ impl FarmDraft {
         let plain: Option<Values<Farm>> = table.plain(errors);
         let nameless = || Farm::new(FarmName(String::new()));
         let mode = plain.as_ref().and_then(|plain| Some(plain.fill(nameless())?.mode));
+        let affinity =
+            table.get("affinity").map_or(Some(None), |place| read_affinity(&place, errors).map(Some));
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
         let reaction = read_reaction(&table, errors);
         let ejects = reaction.as_ref().is_some_and(|reaction| reaction.passive.eject.is_some());
         let ejects = table.key_spot("passive").filter(|_| ejects);
+        let affine = table.key_spot("affinity");
         let (backends, backends_whole) = read_backends(&table, errors);
         let (checks, checks_whole) = read_checks(&table, errors);
-        let rest = match (plain, timeouts, reaction) {
-            (Some(plain), Some(timeouts), Some(reaction)) if kind && backends_whole && checks_whole => {
-                Some(Rest { plain, timeouts, reaction })
+        let rest = match (plain, affinity, timeouts, reaction) {
+            (Some(plain), Some(affinity), Some(timeouts), Some(reaction))
+                if kind && backends_whole && checks_whole =>
+            {
+                Some(Rest { plain, affinity, timeouts, reaction })
             }
             _ => None,
         };
         let spot = table.spot;
-        Some(Self { spot, name, vips, vips_whole, ports, protocols, backends, checks, mode, ejects, rest })
+        Some(Self {
+            spot,
+            name,
+            vips,
+            vips_whole,
+            ports,
+            protocols,
+            backends,
+            checks,
+            mode,
+            ejects,
+            affine,
+            rest,
+        })
     }
 
     /// The farm, if nothing of it was refused.
@@ -98,6 +121,7 @@ impl FarmDraft {
             vips: self.vips.into_iter().map(|vip| vip.ip).collect(),
             ports: self.ports?.ports,
             protocols: self.protocols?.0,
+            affinity: rest.affinity,
             timeouts: rest.timeouts,
             backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
             checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
@@ -173,6 +197,17 @@ fn read_protocols(place: &Place<'_>, errors: &mut Errors) -> Option<Protocols> {
         }
     }
     whole.then_some(protocols)
+}
+
+fn read_affinity(place: &Place<'_>, errors: &mut Errors) -> Option<Affinity> {
+    if !matches!(place.value, Value::Table(_)) {
+        let message = format!("must be a table, not {}", place.value.describe());
+        errors.push(&place.spot, message, "write affinity = { by = \"source\" }");
+        return None;
+    }
+    let table = Table::open(place, &keys::AFFINITY, errors)?;
+    let (by, plain) = (table.known_word("by", errors), table.plain(errors));
+    by.and(plain)?.fill(Affinity::default())
 }
 
 fn read_timeouts(place: &Place<'_>, errors: &mut Errors) -> Option<Timeouts> {

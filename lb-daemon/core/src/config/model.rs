@@ -124,6 +124,8 @@ pub struct Farm {
     pub protocols: Protocols,
     pub mode: Mode,
     pub scheduler: Scheduler,
+    /// A source keeps the backend it had.
+    pub affinity: Option<Affinity>,
     pub timeouts: Timeouts,
     pub enabled: bool,
     /// Names are unique in the farm. May be empty: the farm is then down.
@@ -221,6 +223,7 @@ impl Farm {
             protocols: Protocols { tcp: true, udp: false },
             mode: Mode::Nat,
             scheduler: Scheduler::Maglev,
+            affinity: None,
             timeouts: Timeouts::default(),
             enabled: true,
             backends: Vec::new(),
@@ -314,6 +317,22 @@ impl Word for Scheduler {
         ("weighted-round-robin", Self::WeightedRoundRobin),
         ("source-hash", Self::SourceHash),
     ];
+}
+
+/// A source keeps the backend it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Affinity {
+    /// After its last connection.
+    pub timeout: Duration,
+    /// Sources are one if so many leading bits of their addresses are the same: 1 to 32, and 1 to 128.
+    pub prefix_v4: u8,
+    pub prefix_v6: u8,
+}
+
+impl Default for Affinity {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30 * 60), prefix_v4: 32, prefix_v6: 128 }
+    }
 }
 
 /// How long a connection may stay idle in each of its states. The defaults of `established`, `half_closed` and `udp` are the

@@ -48,6 +48,10 @@ fn judge_direct(farm: &FarmDraft, mode: Mode, errors: &mut Errors) {
             format!("cannot eject in mode \"{mode}\": what backends answer does not pass the balancer");
         errors.push(spot, message, "remove `eject`; checks find out who is down");
     }
+    if let Some(spot) = &farm.affine {
+        let message = format!("cannot be in mode \"{mode}\", where nobody sees whether a client is there");
+        errors.push(spot, message, "remove it, or write scheduler = \"source-hash\" in its place");
+    }
 }
 
 fn family(ip: IpAddr) -> &'static str {

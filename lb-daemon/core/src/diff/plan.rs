@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter,
-    BACKEND_LISTED, BACKEND_LIVES, BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED,
-    BACKENDS_MAX, BackendEntry, BackendLabel, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label,
-    MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE,
-    SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
+    BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_AFFINE, FARM_LATE,
+    FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, MappedAddress,
+    NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey,
+    TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
@@ -91,8 +92,11 @@ impl<'a> Plan<'a> {
             .collect();
         let vips = Vips::new(observed, &in_use);
         // Between the look at the connections and the new tables, another client may come to a backend that a table leads
-        // to: its number is not given up before the plan after the one that takes it out.
-        let may_come = |id: u16, entry| !current.contains(&id) && observed.leads_to(id, entry);
+        // to, or that it had before: its number is not given up before the plan after the one that takes it out.
+        let leads_to = |id: u16, entry: &BackendEntry| {
+            entry.flags & BACKEND_RETURNS != 0 || observed.leads_to(id, entry)
+        };
+        let may_come = |id: u16, entry| !current.contains(&id) && leads_to(id, entry);
         let in_use: BTreeSet<u16> = observed
             .backends
             .iter()
@@ -172,7 +176,7 @@ impl<'a> Plan<'a> {
             (entry.hop_v4, entry.hop_v6) = self.hops_of(&backend.address, (known.hop_v4, known.hop_v6));
         }
         entry.farm = farm_id;
-        entry.flags = flags(backend);
+        entry.flags = flags(backend, farm.rules.affinity != 0);
         entry.timeouts = farm.timeouts;
         if current.is_none() {
             self.ops.push(MapOp::BackendLabel(id, Some(label)));
@@ -224,7 +228,10 @@ impl<'a> Plan<'a> {
             Scheduler::SourceHash => SCHEDULER_SOURCE,
         };
         let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
-        let flags = flag(farm.refuse, FARM_REFUSES) | flag(scheduler != SCHEDULER_MAGLEV, FARM_LATE);
+        let affine = farm.rules.affinity != 0;
+        let flags = flag(farm.refuse, FARM_REFUSES)
+            | flag(affine || scheduler != SCHEDULER_MAGLEV, FARM_LATE)
+            | flag(affine, FARM_AFFINE);
         let entry = FarmEntry { table, mode, scheduler, flags };
         if self.observed.rules.get(&id) != Some(&farm.rules) {
             self.ops.push(MapOp::Rules(id, farm.rules));
@@ -331,12 +338,15 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn flags(backend: &DesiredBackend) -> u16 {
+/// `affine`: its farm has affinity.
+fn flags(backend: &DesiredBackend, affine: bool) -> u16 {
     let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
     BACKEND_LISTED
         | flag(backend.serving, BACKEND_SERVES)
         | flag(backend.takes(), BACKEND_TAKES)
         | flag(backend.lives, BACKEND_LIVES)
+        | flag(affine, BACKEND_AFFINE)
+        | flag(affine && backend.returns, BACKEND_RETURNS)
         | flag(backend.serving && backend.ground == Ground::Tried, BACKEND_TRIED)
         | flag(backend.serving && backend.ground == Ground::Unchecked, BACKEND_UNCHECKED)
 }

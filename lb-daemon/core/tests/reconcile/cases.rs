@@ -30,6 +30,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
                 ground: Ground::Checked,
                 lives: true,
                 unreachable: false,
+                returns: true,
             }
         });
         let vip = mapped([192, 0, high, low].into());
@@ -98,6 +99,21 @@ fn a_backend_that_served_a_moment_ago_keeps_its_number_for_one_more_plan() {
     assert_eq!(world.kernel.backend_labels.len(), 1);
     assert_eq!(ops.len(), 3, "entry, label and address are cleared");
     assert!(!world.kernel.addresses.contains_key(&map_ipv4(gone.address.v4.unwrap().octets())));
+}
+
+#[test]
+fn a_backend_that_clients_came_back_to_a_moment_ago_keeps_its_number_for_one_more_plan() {
+    let (mut desired, hops) = uniform(1, 2);
+    desired.farms[0].rules.affinity = 1;
+    // It is drained: no table leads to it.
+    desired.farms[0].backends[0].serving = false;
+    let mut world = World::new();
+    settle(&mut world, &desired, &hops);
+    desired.farms[0].backends.remove(0);
+    for labels in [2, 1] {
+        settle(&mut world, &desired, &hops);
+        assert_eq!(world.kernel.backend_labels.len(), labels);
+    }
 }
 
 #[test]

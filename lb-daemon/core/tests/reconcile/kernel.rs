@@ -27,6 +27,16 @@ pub struct Kernel {
     /// The backends that each table names.
     named: BTreeMap<u32, BTreeSet<u16>>,
     pub resets: Vec<u16>,
+    /// Backends that clients had, and who those were.
+    pub affinities: Vec<Affinity>,
+}
+
+/// A client that had a backend.
+#[derive(Debug, Clone)]
+pub struct Affinity {
+    pub farm: u16,
+    pub backend: u16,
+    pub had: (BackendLabel, Server),
 }
 
 impl Kernel {
@@ -44,6 +54,7 @@ impl Kernel {
             tables: BTreeMap::new(),
             named: BTreeMap::new(),
             resets: Vec::new(),
+            affinities: Vec::new(),
         }
     }
 
@@ -94,6 +105,7 @@ impl Kernel {
                     "counters of a backend are reset under its feet"
                 );
                 self.resets.push(*id);
+                self.affinities.retain(|affinity| affinity.backend != *id);
             }
             MapOp::Table(number, table) => {
                 assert!(*number < TABLES_MAX);
@@ -103,6 +115,16 @@ impl Kernel {
                 self.tables.insert(*number, table.clone());
             }
         }
+    }
+
+    /// The clients that a farm leads to the backend that they had.
+    pub fn returning(&self, farm: u16) -> Vec<&Affinity> {
+        let comes = |affinity: &&Affinity| {
+            let entry = self.backend(affinity.backend);
+            affinity.farm == farm && entry.farm == farm && entry.flags & BACKEND_RETURNS != 0
+        };
+        let affine = self.farm(farm).flags & FARM_AFFINE != 0;
+        self.affinities.iter().filter(|_| affine).filter(comes).collect()
     }
 
     /// What a daemon that starts finds.
@@ -128,6 +150,10 @@ impl Kernel {
 
     /// Whatever a packet may find leads somewhere.
     pub fn assert_consistent(&self) {
+        for affinity in (0..FARMS_MAX).flat_map(|farm| self.returning(farm as u16)) {
+            let is = (self.backend_labels[&affinity.backend], server(&self.backend(affinity.backend)));
+            assert_eq!(is, affinity.had, "who has a number inherits nobody");
+        }
         for (key, entry) in &self.services {
             assert_eq!(self.vips.get(&entry.vip), Some(&key.vip), "a service's VIP number names its address");
         }

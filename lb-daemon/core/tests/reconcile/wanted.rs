@@ -45,6 +45,7 @@ pub enum Edit {
         farm: usize,
         scheduler: usize,
         prefix: u8,
+        affinity: u32,
     },
     /// The time-out of everything, in ticks.
     Timeout {
@@ -104,8 +105,8 @@ pub fn edit() -> impl Strategy<Value = Edit> {
         1 => farm.clone().prop_map(Edit::RemoveFarm),
         1 => (farm.clone(), farm.clone()).prop_map(|(from, to)| Edit::RenameFarm { from, to }),
         1 => (farm.clone(), mode()).prop_map(|(farm, mode)| Edit::Mode { farm, mode }),
-        2 => (farm.clone(), 0..Scheduler::WORDS.len(), 0..=32u8)
-            .prop_map(|(farm, scheduler, prefix)| Edit::Scheduler { farm, scheduler, prefix }),
+        2 => (farm.clone(), 0..Scheduler::WORDS.len(), 0..=32u8, 0..3u32)
+            .prop_map(|(farm, scheduler, prefix, affinity)| Edit::Scheduler { farm, scheduler, prefix, affinity }),
         4 => (farm.clone(), 0..BACKENDS, some())
             .prop_map(|(farm, backend, to)| Edit::Backend { farm, backend, to }),
         4 => (farm.clone(), 0..BACKENDS, any::<bool>())
@@ -124,6 +125,7 @@ struct Farm {
     mode: Mode,
     scheduler: Scheduler,
     prefix: u8,
+    affinity: u32,
     timeout: u32,
     backends: BTreeMap<usize, Backend>,
 }
@@ -144,7 +146,10 @@ impl Wanted {
                 let backends = backends.iter().cloned().enumerate();
                 let backends = backends.filter_map(|(index, backend)| Some((index, backend?))).collect();
                 let scheduler = Scheduler::Maglev;
-                self.farms.insert(*farm, Farm { mode: *mode, scheduler, prefix: 32, timeout: 1, backends });
+                self.farms.insert(
+                    *farm,
+                    Farm { mode: *mode, scheduler, prefix: 32, affinity: 0, timeout: 1, backends },
+                );
             }
             Edit::RemoveFarm(farm) => {
                 self.farms.remove(farm);
@@ -162,9 +167,10 @@ impl Wanted {
                     farm.mode = *mode;
                 }
             }
-            Edit::Scheduler { farm, scheduler, prefix } => {
+            Edit::Scheduler { farm, scheduler, prefix, affinity } => {
                 if let Some(farm) = self.farms.get_mut(farm) {
-                    (farm.scheduler, farm.prefix) = (Scheduler::WORDS[*scheduler].1, *prefix);
+                    farm.scheduler = Scheduler::WORDS[*scheduler].1;
+                    (farm.prefix, farm.affinity) = (*prefix, *affinity);
                 }
             }
             Edit::Timeout { farm, ticks } => {
@@ -219,12 +225,13 @@ impl Wanted {
             ground: [Ground::Checked, Ground::Unchecked, Ground::Tried][backend.address % 3],
             lives: backend.lives,
             unreachable: false,
+            returns: backend.lives,
         });
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
             mode: farm.mode,
             scheduler: farm.scheduler,
-            rules: Rules::new(farm.prefix, 128),
+            rules: Rules { affinity: farm.affinity, ..Rules::new(farm.prefix, 128) },
             refuse: farm.mode == Mode::Dnat,
             echo: farm.timeout.is_multiple_of(2),
             timeouts: TimeoutTicks {

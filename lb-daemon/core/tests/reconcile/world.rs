@@ -11,7 +11,7 @@ use lb_core::maglev::{self, Member};
 use lb_core::rotation;
 use proptest::sample::Index;
 
-use crate::kernel::{Kernel, Server, server};
+use crate::kernel::{Affinity, Kernel, Server, server};
 
 /// A connection, and what must stay as it was when it opened.
 #[derive(Debug, Clone)]
@@ -76,10 +76,18 @@ impl World {
         let services: Vec<_> = self.kernel.services.iter().map(|(key, entry)| (key.vip, *entry)).collect();
         let (vip, ServiceEntry { farm, vip: number }) = *service.get(&services);
         let entry = self.kernel.farm(farm);
-        if entry.table == NO_TABLE {
+        let returning = self.kernel.returning(farm);
+        let backend = if !returning.is_empty() && slot.index(2) == 0 {
+            slot.get(&returning).backend
+        } else if entry.table == NO_TABLE {
             return;
+        } else {
+            *slot.get(&self.kernel.table(entry.table).slots)
+        };
+        let had = (self.kernel.backend_labels[&backend], server(&self.kernel.backend(backend)));
+        if entry.flags & FARM_AFFINE != 0 {
+            self.kernel.affinities.push(Affinity { farm, backend, had });
         }
-        let backend = *slot.get(&self.kernel.table(entry.table).slots);
         self.connections.push(Connection {
             farm: (farm, self.kernel.farm_labels[&farm]),
             backend: (backend, self.kernel.backend_labels[&backend], server(&self.kernel.backend(backend))),
@@ -197,7 +205,9 @@ impl World {
             .map(|(backend, &name)| Member { name, weight: backend.weight, serving: backend.serving })
             .collect();
         assert_eq!(self.kernel.rules(id), farm.rules);
-        assert_eq!(entry.flags & FARM_LATE != 0, farm.scheduler != Scheduler::Maglev);
+        let affine = farm.rules.affinity != 0;
+        assert_eq!(entry.flags & FARM_LATE != 0, affine || farm.scheduler != Scheduler::Maglev);
+        assert_eq!(entry.flags & FARM_AFFINE != 0, affine);
         let (scheduler, owners) = match farm.scheduler {
             Scheduler::Maglev => (SCHEDULER_MAGLEV, maglev::build(&members)),
             Scheduler::SourceHash => (SCHEDULER_SOURCE, maglev::build(&members)),
@@ -271,6 +281,8 @@ impl World {
         let holds = |flag: u16| entry.flags & flag != 0;
         assert!(holds(BACKEND_LISTED));
         assert_eq!((holds(BACKEND_SERVES), holds(BACKEND_LIVES)), (backend.serving, backend.lives));
+        let affine = farm.rules.affinity != 0;
+        assert_eq!((holds(BACKEND_AFFINE), holds(BACKEND_RETURNS)), (affine, affine && backend.returns));
         let adopted = match backend.ground {
             _ if !backend.serving => Judgement::Starting,
             Ground::Checked => Judgement::Up,

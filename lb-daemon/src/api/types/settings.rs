@@ -70,6 +70,8 @@ pub struct FarmSettings {
     #[serde(flatten)]
     #[schema(ignore)]
     pub plain: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<AffinitySettings>,
     pub timeouts: TimeoutSettings,
     pub passive: PassiveSettings,
     pub on_change: Vec<HookSettings>,
@@ -85,6 +87,7 @@ impl From<&model::Farm> for FarmSettings {
             ports: ports(&of.ports),
             protocol: protocols(of.protocols),
             plain: plain(&keys::FARM, of),
+            affinity: of.affinity.as_ref().map(Into::into),
             timeouts: (&of.timeouts).into(),
             passive: (&of.passive).into(),
             on_change: of.on_change.iter().map(Into::into).collect(),
@@ -124,6 +127,26 @@ fn ranges(of: &[(u16, u16)]) -> Vec<Value> {
 pub(super) fn protocols(of: model::Protocols) -> Vec<String> {
     let named = [(of.tcp, "tcp"), (of.udp, "udp")];
     named.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// A client keeps the backend that it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AffinitySettings {
+    pub by: String,
+    pub timeout: String,
+    pub prefix_v4: u8,
+    pub prefix_v6: u8,
+}
+
+impl From<&model::Affinity> for AffinitySettings {
+    fn from(of: &model::Affinity) -> Self {
+        Self {
+            by: "source".to_owned(),
+            timeout: duration(of.timeout),
+            prefix_v4: of.prefix_v4,
+            prefix_v6: of.prefix_v6,
+        }
+    }
 }
 
 /// How long a connection may stay idle in each of its states, as in `"10s"`.

@@ -49,6 +49,12 @@ pub static FARM: Schema = Schema {
              of the backends moves as few as possible. `\"weighted-round-robin\"`: the backends take turns. \
              `\"source-hash\"`: the client's address alone chooses, so that all of its connections meet the same backend.",
         ).plain(Place::Farm(field!(scheduler))),
+        Key::new(
+            "affinity",
+            TABLE,
+            "A client keeps the backend that it had, for all its connections to the farm; see below.",
+        )
+        .absent("none"),
         Key::new("timeouts", TABLE, "How long a connection may be idle.").absent("see below"),
         Key::new("enabled", Takes::Boolean(true), "A farm that is not enabled takes no traffic.").plain(Place::Farm(field!(enabled))),
         Key::new(
@@ -92,12 +98,38 @@ pub static FARM: Schema = Schema {
         Key::new("check", list("list of tables", &["array"]), "See below.").absent("a TCP check"),
     ],
     later: &[
-        ("affinity", "remove it; a connection stays with its backend, later ones of the client may not"),
         ("limits", "remove it; the farm takes as many connections as [daemon] connections allows"),
         ("allow", "remove it, and let the host's firewall or the backends decide who may connect"),
         ("deny", "remove it, and let the host's firewall or the backends decide who may connect"),
         ("redirect", "remove this farm; let the backends redirect to HTTPS"),
     ],
+    elsewhere: &[],
+};
+
+pub static AFFINITY: Schema = Schema {
+    title: "affinity",
+    keys: &[
+        Key::new(
+            "by",
+            Takes::Word { words: || vec!["source"], later: &[] },
+            "What clients are told apart by. `\"source\"`: their address.",
+        ),
+        Key::new(
+            "timeout",
+            duration(1_000, 1_800_000),
+            "How long after its last connection has ended a client still has its backend.",
+        )
+        .plain(Place::Affinity(field!(timeout))),
+        Key::new(
+            "prefix_v4",
+            number(1, 32, Some(32)),
+            "So many leading bits of an IPv4 address count: clients that have them in common are one. For `source-hash`, too.",
+        )
+        .plain(Place::Affinity(field!(prefix_v4))),
+        Key::new("prefix_v6", number(1, 128, Some(128)), "The same for IPv6. A network has 64.")
+            .plain(Place::Affinity(field!(prefix_v6))),
+    ],
+    later: &[],
     elsewhere: &[],
 };
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::super::model::{Backend, Check, Farm, Passive, Timeouts, Word};
+use super::super::model::{Affinity, Backend, Check, Farm, Passive, Timeouts, Word};
 use super::super::text::duration_text;
 use super::{Key, Schema};
 
@@ -54,6 +54,16 @@ impl Held for Duration {
 
     fn held(value: Plain) -> Option<Self> {
         if let Plain::Duration(value) = value { Some(value) } else { None }
+    }
+}
+
+impl Held for u8 {
+    fn plain(self) -> Plain {
+        Plain::Number(self.into())
+    }
+
+    fn held(value: Plain) -> Option<Self> {
+        if let Plain::Number(value) = value { value.try_into().ok() } else { None }
     }
 }
 
@@ -117,6 +127,7 @@ pub(super) use field;
 #[derive(Debug)]
 pub enum Place {
     Farm(Field<Farm>),
+    Affinity(Field<Affinity>),
     Timeouts(Field<Timeouts>),
     Passive(Field<Passive>),
     Backend(Field<Backend>),
@@ -137,7 +148,7 @@ macro_rules! model {
         }
     )*};
 }
-model!(Farm, Timeouts, Passive, Backend, Check);
+model!(Farm, Affinity, Timeouts, Passive, Backend, Check);
 
 impl Key {
     /// The key's field, if it is a plain one of such a model.
