@@ -95,6 +95,8 @@ verdicts! {
     EchoUnanswered = 34, "echo_unanswered", Drop, "is an echo request to a VIP that nobody serves";
     /// In the modes in which backends answer themselves.
     ByTable = 35, "by_table", Forward, "belongs to no tracked connection and was sent to whom the farm's table names";
+    /// By its lists.
+    Denied = 36, "denied", Drop, "comes from an address from which its farm takes nobody";
 }
 
 impl Verdict {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use lb_common::abi::BACKENDS_MAX;
+use lb_common::abi::{BACKENDS_MAX, FARMS_MAX};
 use lb_core::config::model::{BackendName, FarmName};
 use lb_core::ills::Condition;
 use lb_core::state::{
@@ -186,6 +186,9 @@ impl Checks {
     }
 }
 
+/// How many newcomers a farm has turned away: `(reason, packets)`.
+pub type TurnedAway = Vec<(&'static str, u64)>;
+
 /// What the data plane can be asked without changing it.
 pub trait DataplaneReader: Send + Sync {
     /// Up to `limit` connections that match, in no order, and how many match in all.
@@ -193,6 +196,8 @@ pub trait DataplaneReader: Send + Sync {
     /// How many packets had each outcome since the program was loaded: `(verdict, packets)`, every verdict once.
     /// A verdict's text is its name in metrics (`[a-z_]+`).
     fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>>;
+    /// How many newcomers a farm has turned away, by its number: every reason once.
+    fn turned_away(&self, farm: u16) -> anyhow::Result<TurnedAway>;
     /// What happened in the connection tables since the program was loaded. A few system calls, which do not wait.
     fn occurrences(&self) -> anyhow::Result<Occurrences>;
     /// What backends have carried, by number. A system call for a thousand of them.
@@ -240,6 +245,17 @@ impl Handle {
             }
         }
         Ok(Arc::new(snapshot))
+    }
+
+    /// How many newcomers each farm has turned away, by its name; of farms that are disabled there are no numbers.
+    ///
+    /// # Errors
+    ///
+    /// If the counters cannot be read.
+    pub fn turned_away(&self) -> anyhow::Result<Vec<(String, TurnedAway)>> {
+        let snapshot = self.snapshot();
+        let farms = snapshot.farms.iter().filter(|farm| u32::from(farm.id) < FARMS_MAX);
+        farms.map(|farm| Ok((farm.name.to_string(), self.dataplane.turned_away(farm.id)?))).collect()
     }
 
     /// Sends what `command` makes of the way back, in the name of `by`, and waits for the answer.

@@ -432,6 +432,7 @@ async fn metrics_are_told_with_their_labels() {
         r#"drover_backend_bytes_total{farm="web",backend="ex2",direction="in"} 1000"#,
         r#"drover_backend_connections{farm="web",backend="ex2"} 2"#,
         r#"drover_backend_connections_opened_total{farm="web",backend="ex2"} 3"#,
+        r#"drover_farm_refused_total{farm="dns",reason="denied"} 52"#,
         r#"drover_check_up{farm="web",backend="10.0.0.11",check="tcp 10.0.0.11:80"} 1"#,
         r#"drover_check_up{farm="web",backend="ex2",check="tcp 10.0.0.12:8080"} 0"#,
         r#"drover_check_transitions_total{farm="web",backend="ex2",check="tcp 10.0.0.12:8080"} 3"#,

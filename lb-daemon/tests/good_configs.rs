@@ -200,6 +200,16 @@ fn a_configuration_without_farms_is_valid() {
 }
 
 #[test]
+fn prefixes_may_lie_in_one_another_and_stand_in_any_order() {
+    let text = "[daemon]\ninterfaces = ['eth0']\n[[farm]]\nname = 'web'\nvip = '192.0.2.1'\nports = 80\n\
+                allow = ['2001:db8::/32', '10.0.0.0/8', '10.1.2.3', '2001:db8::/64']\ndeny = '10.1.0.0/16'\n";
+    let lists = &parse(text, Format::Toml).unwrap().farms[0].lists;
+    let told = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(lists.allow()), ["10.0.0.0/8", "10.1.2.3/32", "2001:db8::/32", "2001:db8::/64"]);
+    assert_eq!(told(lists.deny()), ["10.1.0.0/16"]);
+}
+
+#[test]
 fn the_limits_are_told_where_they_are_passed() {
     let daemon = "[daemon]\ninterfaces = ['eth0']\n";
     let farms = |count: usize| -> String {

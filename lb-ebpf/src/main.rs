@@ -11,6 +11,7 @@
     reason = "BPF's atomics: the stable ones offer no compare-and-swap on this target"
 )]
 
+mod admission;
 mod affinity;
 mod calls;
 mod challenge;

@@ -4,11 +4,13 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
-    self, ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_VIP, Address, AddressFilter, BackendCounters, BackendEntry,
-    BackendLabel, Control, FarmEntry, FlowKey, Interface, Label, MaglevTable, MappedAddress, NextHop,
-    PortSet, Rules, Schedule, ServiceEntry, ServiceKey, WILDCARD_PORT,
+    self, ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_VIP, Address, AddressFilter, Admission, BackendCounters,
+    BackendEntry, BackendLabel, Control, FarmCounters, FarmEntry, FlowKey, Interface, Label, ListKey, Listed,
+    MaglevTable, MappedAddress, NextHop, PortSet, Rules, Schedule, ServiceEntry, ServiceKey, Turned,
+    WILDCARD_PORT,
 };
 use lb_common::affinity::{self, Bucket};
 use lb_common::challenge::{self, Vouched};
@@ -33,6 +35,12 @@ static AFFINITIES: Array<Bucket> = Array::pinned(affinity::BUCKETS, BPF_F_MMAPAB
 static SCHEDULES: Array<Schedule> = Array::pinned(abi::FARMS_MAX, BPF_F_MMAPABLE);
 #[map]
 static FARM_LABELS: Array<Label> = Array::pinned(abi::FARMS_MAX, 0);
+#[map]
+static ADMISSIONS: Array<Admission> = Array::pinned(abi::FARMS_MAX, 0);
+#[map]
+static LISTS: LpmTrie<Listed, u32> = LpmTrie::pinned(abi::PREFIXES_MAX, 0);
+#[map]
+static FARM_COUNTERS: PerCpuArray<FarmCounters> = PerCpuArray::pinned(abi::FARMS_MAX, 0);
 #[map]
 static MAGLEV: Array<MaglevTable> = Array::pinned(abi::TABLES_MAX, 0);
 #[map]
@@ -112,6 +120,8 @@ pub struct Scratch<A> {
     pub verdict: u32,
     /// Not 0: what it has done to its connection's state is to be noted elsewhere, too.
     pub notes: u32,
+    /// Where a farm's list is asked for its source.
+    pub listed: ListKey,
 }
 
 /// A connection whose source port is taken if no other is found.
@@ -251,6 +261,20 @@ pub fn affinities(bucket: u32) -> Option<*mut Bucket> {
     AFFINITIES.get_ptr_mut(bucket)
 }
 
+/// What newcomers of a farm have to meet.
+#[inline(always)]
+pub fn admission(farm: u16) -> Option<&'static Admission> {
+    ADMISSIONS.get(u32::from(farm))
+}
+
+/// What a list says of an address: of the longest of its prefixes that holds it.
+#[inline(always)]
+pub fn listed(key: &ListKey) -> Option<u32> {
+    // SAFETY: `Key<Listed>` is those bytes, packed: how many bits count, and the rest.
+    let key = unsafe { &*(&raw const *key).cast::<Key<Listed>>() };
+    LISTS.get(key).copied()
+}
+
 /// The backend in one slot of a table.
 #[inline(always)]
 pub fn backend_at(table: u32, slot: u32) -> Option<u16> {
@@ -362,6 +386,15 @@ pub fn count_answer(backend: u16, by_reset: bool) {
     if let Some(counters) = counters(backend) {
         counters.answered += u64::from(!by_reset);
         counters.reset += u64::from(by_reset);
+    }
+}
+
+/// A farm has turned a newcomer away.
+#[inline(always)]
+pub fn count_turned(farm: u16, why: Turned) {
+    if let Some(counters) = FARM_COUNTERS.get_ptr_mut(u32::from(farm)) {
+        // SAFETY: this CPU's own entry, as above.
+        unsafe { (*counters).turned[why as usize] += 1 };
     }
 }
 

@@ -3,16 +3,17 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{
-    Address as _, BackendEntry, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, FlowKey, MODE_NAT, NO_TABLE,
-    POLICY_CHALLENGE, SCHEDULER_TURNS, TABLE_SIZE, is_direct,
+    Address as _, BackendEntry, FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, FlowKey,
+    MODE_NAT, NO_TABLE, POLICY_CHALLENGE, SCHEDULER_TURNS, TABLE_SIZE, is_direct,
 };
 use lb_common::hash;
 use lb_common::tcp;
 use lb_common::verdict::Verdict;
 use lb_common::wire::protocol;
 
+use crate::admission;
 use crate::calls::Calls;
-use crate::maps::{self, Service};
+use crate::maps::{self, Scratch, Service};
 use crate::sockets;
 use crate::work::Work;
 
@@ -103,8 +104,8 @@ impl Choice {
 /// Picks a backend for a packet that may open a connection. A function of its own, for the sake of the stack.
 #[inline(never)]
 fn pick<F: Calls>(context: *mut xdp_md) -> u64 {
-    let Some(work) = Work::<F>::of(context) else { return NOBODY | Verdict::Inconsistent as u64 };
-    match try_pick(&work) {
+    let Some(mut work) = Work::<F>::of(context) else { return NOBODY | Verdict::Inconsistent as u64 };
+    match try_pick(&mut work) {
         Ok(number) => number,
         Err(verdict) => NOBODY | verdict as u64,
     }
@@ -117,27 +118,19 @@ pub fn choose<F: Calls>(work: &Work<F>) -> Choice {
 }
 
 #[inline(always)]
-fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
-    let key = &work.read.key;
-    let number = maps::service(key);
-    let opens = key.protocol == protocol::UDP || tcp::opens(work.flags());
+fn try_pick<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
+    let number = maps::service(&work.read.key);
+    let opens = work.read.key.protocol == protocol::UDP || tcp::opens(work.flags());
     if number == Service::NONE {
         return Err(stranger::<F>(work));
     }
     let service = Service::from_raw(number);
     let farm = maps::farm(service.farm).ok_or(Verdict::Inconsistent)?;
-    if !opens {
-        // Nobody knows the connection: it was forgotten, or it is the host's own.
-        if sockets::want(&work.frame, key, false) {
-            return Err(Verdict::HostPort);
-        }
-        // Where the backend sees the client's packets as they are, it knows what to say of this one.
-        let asked = work.control.policy[F::TABLE] & POLICY_CHALLENGE != 0;
-        let answers = asked && work.flags() & tcp::flag::RST != 0;
-        let by_turns = farm.flags & FARM_LATE != 0 && farm.scheduler == SCHEDULER_TURNS;
-        if !is_direct(farm.mode) || farm.table == NO_TABLE || answers || by_turns {
-            return Err(Verdict::Refused);
-        }
+    let (flags, policy) = (work.flags(), work.control.policy[F::TABLE]);
+    let Scratch { key, listed, .. } = &mut *work.read;
+    let key = &*key;
+    if !opens && sockets::want(&work.frame, key, false) {
+        return Err(Verdict::HostPort);
     }
     if service.wildcard && key.protocol == protocol::UDP {
         if sockets::want(&work.frame, key, false) {
@@ -146,6 +139,18 @@ fn try_pick<F: Calls>(work: &Work<F>) -> Result<u64, Verdict> {
         // A late answer: served, it would go from backend to backend for ever.
         if maps::is_backend(&key.src) {
             return Err(Verdict::NoConnection);
+        }
+    }
+    if farm.flags & FARM_ADMITS != 0 {
+        admission::admit(&key.src, listed, service.farm)?;
+    }
+    if !opens {
+        // Nobody knows the connection: it was forgotten. Where the backend sees the client's packets as they are, it knows what to
+        // say of this one.
+        let answers = policy & POLICY_CHALLENGE != 0 && flags & tcp::flag::RST != 0;
+        let by_turns = farm.flags & FARM_LATE != 0 && farm.scheduler == SCHEDULER_TURNS;
+        if !is_direct(farm.mode) || farm.table == NO_TABLE || answers || by_turns {
+            return Err(Verdict::Refused);
         }
     }
     if key.src.is_impossible_source() || key.src == key.dst {

@@ -41,6 +41,9 @@ pub const FARM_LATE: u16 = 2;
 /// Its sources keep the backend that they had: so somebody may be served though it has no table. Such a farm is late, too.
 pub const FARM_AFFINE: u16 = 4;
 
+/// Not everybody may come: its newcomers have to meet an [`Admission`](super::Admission).
+pub const FARM_ADMITS: u16 = 4;
+
 impl Default for FarmEntry {
     fn default() -> Self {
         Self { table: NO_TABLE, mode: MODE_DNAT, scheduler: 0, flags: 0 }

@@ -2,6 +2,7 @@
 //! asserted at compile time; names of maps are constants here and nowhere else.
 
 mod address;
+mod admission;
 mod backend;
 mod control;
 mod farm;
@@ -9,6 +10,7 @@ mod schedule;
 mod service;
 
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
+pub use admission::{Admission, FarmCounters, LIST_ALLOWS, LIST_BITS, LIST_DENIES, ListKey, Listed, Turned};
 pub use backend::{
     BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
     BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label, NextHop,
@@ -16,8 +18,8 @@ pub use backend::{
 };
 pub use control::*;
 pub use farm::{
-    FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, NO_TABLE,
-    TABLE_SIZE, is_direct,
+    FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable,
+    NO_TABLE, TABLE_SIZE, is_direct,
 };
 pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
 pub use service::{
@@ -44,6 +46,12 @@ pub mod map {
     pub const SCHEDULES: &str = "SCHEDULES";
     /// farm id -> [`super::Label`]. User space alone reads it.
     pub const FARM_LABELS: &str = "FARM_LABELS";
+    /// farm id -> [`super::Admission`].
+    pub const ADMISSIONS: &str = "ADMISSIONS";
+    /// Bits that count, [`super::Listed`] -> `u32` `LIST_*`: all lists' prefixes.
+    pub const LISTS: &str = "LISTS";
+    /// farm id -> [`super::FarmCounters`], per CPU.
+    pub const FARM_COUNTERS: &str = "FARM_COUNTERS";
     /// table number -> [`super::MaglevTable`].
     pub const MAGLEV: &str = "MAGLEV";
     /// backend id -> [`super::BackendEntry`].
@@ -75,6 +83,9 @@ pub mod map {
         SCHEDULES,
         AFFINITIES,
         FARM_LABELS,
+        ADMISSIONS,
+        LISTS,
+        FARM_COUNTERS,
         MAGLEV,
         BACKENDS,
         BACKEND_LABELS,
@@ -104,6 +115,10 @@ pub const SERVICES_MAX: u32 = 131_072;
 pub const ADDRESSES_MAX: u32 = 32_768;
 /// Most VIPs, those included that no farm has any more but connections still use.
 pub const VIPS_MAX: u32 = 32_768;
+
+/// Most prefixes in all lists together: those of a configuration twice, since the lists of the one to come are written beside
+/// those in force.
+pub const PREFIXES_MAX: u32 = 1 << 20;
 
 /// Which source ports towards a backend established connections have, a bit each: a hint where to look for a free one.
 /// The connection table is the truth.

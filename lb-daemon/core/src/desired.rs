@@ -82,6 +82,8 @@ pub struct DesiredFarm {
     pub refuse: bool,
     /// Its VIPs answer who asks them for an echo.
     pub echo: bool,
+    /// The [number](crate::config::model::Lists::id) of its lists, which the maps hold already; 0: it has none.
+    pub list: u64,
     pub timeouts: TimeoutTicks,
     pub vips: Vec<MappedAddress>,
     pub services: Vec<ServiceKey>,
@@ -184,6 +186,7 @@ impl Desired {
                     Echo::Always => true,
                     Echo::Never => false,
                 },
+                list: farm.lists.id(),
                 timeouts: ticks(&farm.timeouts),
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),
                 services: services(farm),

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what tests share may fail as they do")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_core::config::model::{
     Addresses, Affinity, Backend, BackendName, BodyMatch, Check, CheckKind, CommandCheck, CommandContract,
-    Config, Daemon, Echo, Eject, Farm, FarmName, Hook, HttpCheck, Mode, OnDown, Passive, Ports, Protocols,
-    Scheduler, Timeouts, Tls, WhenAllDown, XdpMode,
+    Config, Daemon, Echo, Eject, Farm, FarmName, Hook, HttpCheck, Lists, Mode, OnDown, Passive, Ports,
+    Protocols, Scheduler, Timeouts, Tls, WhenAllDown, XdpMode,
 };
 use lb_core::config::{changes, needs_restart};
 
@@ -49,6 +50,36 @@ fn config() -> Config {
     }
 }
 
+fn lists(allow: &[&str], deny: &[&str]) -> Arc<Lists> {
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    Arc::new(Lists::new(nets(allow), nets(deny)))
+}
+
+#[test]
+fn of_long_lists_it_is_said_how_many_of_their_prefixes_differ() {
+    let numbered = |range: std::ops::Range<u32>| {
+        range.map(|i| format!("10.{}.{}.0/24", i / 256, i % 256).parse().unwrap()).collect()
+    };
+    let with = |range| {
+        let mut config = config();
+        config.farms[0].lists = Arc::new(Lists::new(Vec::new(), numbered(range)));
+        config
+    };
+    let table = [
+        (0..10_000, 0..10_000, None),
+        (0..10_000, 3..10_001, Some("10,000 prefixes -> 9,998 prefixes (1 added, 3 removed)")),
+        (0..10_000, 1..10_001, Some("10,000 prefixes -> 10,000 prefixes (1 added, 1 removed)")),
+        (0..2, 0..5000, Some("10.0.0.0/24, 10.0.1.0/24 -> 5,000 prefixes (4,998 added, 0 removed)")),
+        (0..1500, 0..0, Some("1,500 prefixes -> nobody (0 added, 1,500 removed)")),
+    ];
+    for (old, new, expected) in table {
+        let told = changes(&with(old), &with(new));
+        let expected: Vec<String> =
+            expected.map(|text| format!("farm 'web': deny {text}")).into_iter().collect();
+        assert_eq!(told, expected);
+    }
+}
+
 #[test]
 fn each_change_is_one_line() {
     type Change = fn(&mut Config);
@@ -57,6 +88,13 @@ fn each_change_is_one_line() {
         (|c| c.farms.push(farm("new")), &["farm 'new': added, 2 backends"]),
         (|c| c.farms.truncate(1), &["farm 'dns': removed"]),
         (|c| c.farms.reverse(), &["farms: in another order"]),
+        (
+            |c| c.farms[0].lists = lists(&["10.0.0.0/8"], &["192.0.2.0/24", "2001:db8::/32"]),
+            &[
+                "farm 'web': allow everyone -> 10.0.0.0/8",
+                "farm 'web': deny nobody -> 192.0.2.0/24, 2001:db8::/32",
+            ],
+        ),
         (|c| c.farms[0].backends.push(backend(13)), &["farm 'web': backend '10.0.0.13' added"]),
         (|c| c.farms[0].backends.truncate(1), &["farm 'web': backend '10.0.0.12' removed"]),
         (|c| c.farms[0].backends.reverse(), &["farm 'web': backends in another order"]),

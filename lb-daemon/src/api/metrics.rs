@@ -23,7 +23,7 @@ use super::metrics_format::TextFormat;
 use super::problem::Problem;
 use super::table_metrics;
 use super::types::farm_traffic;
-use crate::handle::ChecksTold;
+use crate::handle::{ChecksTold, TurnedAway};
 use crate::ills::Condition;
 
 const FARM_STATUSES: [FarmStatus; 5] =
@@ -57,8 +57,16 @@ pub(super) async fn get_metrics(State(api): State<Api>, headers: HeaderMap) -> R
     let written = tokio::task::spawn_blocking(move || {
         let snapshot = handle.measured()?;
         let (verdicts, occurrences) = (handle.dataplane.verdicts()?, handle.dataplane.occurrences()?);
+        let turned_away = handle.turned_away()?;
         let mut registry = Registry::with_prefix("drover");
-        registry.register_collector(Box::new(Scrape { snapshot, condition, checks, verdicts, occurrences }));
+        registry.register_collector(Box::new(Scrape {
+            snapshot,
+            condition,
+            checks,
+            verdicts,
+            turned_away,
+            occurrences,
+        }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok::<_, anyhow::Error>(format.of(text))
@@ -77,6 +85,7 @@ struct Scrape {
     condition: Arc<Condition>,
     checks: ChecksTold,
     verdicts: Vec<(&'static str, u64)>,
+    turned_away: Vec<(String, TurnedAway)>,
     occurrences: Occurrences,
 }
 
@@ -147,7 +156,13 @@ impl Scrape {
             "farm_bytes",
             "Bytes forwarded, whole frames; in: to backends, out: to clients",
             directed(bytes),
-        )
+        )?;
+        let turned = self.turned_away.iter().flat_map(|(farm, reasons)| {
+            reasons
+                .iter()
+                .map(move |(reason, count)| ([("farm", farm.as_str()), ("reason", *reason)], *count))
+        });
+        to.counters("farm_refused", "Packets of newcomers that a farm has turned away, by its rules", turned)
     }
 
     fn backends(&self, to: &mut Writer<'_>) -> fmt::Result {

@@ -25,7 +25,9 @@ pub use check::{
     Check, CheckResult, CheckRun, CheckRunRequest, CheckRuns, CheckSchedule, CheckState, CheckVerdict, Checks,
 };
 pub(super) use farm::total_traffic as farm_traffic;
-pub use farm::{Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms};
+pub use farm::{
+    Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms, Prefixes,
+};
 pub use lb_core::state::AdminState;
 pub use settings::{
     BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, HookSettings,

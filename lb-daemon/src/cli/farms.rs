@@ -3,13 +3,14 @@
 use std::time::SystemTime;
 
 use hyper::Method;
+use lb_core::config::grouped;
 use serde_json::json;
 
 use super::args::{FarmAction, FarmName};
 use super::client::{Body, encode};
 use super::text::{self, Style};
 use super::{Context, Failure, changes, view};
-use crate::api::types::{BackendStatus, CheckSettings, Directions, Farm, Farms};
+use crate::api::types::{BackendStatus, CheckSettings, Directions, Farm, Farms, Prefixes};
 use crate::clock;
 
 pub async fn list(context: &Context) -> Result<String, Failure> {
@@ -63,7 +64,11 @@ pub(super) fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
     let timeouts = format!("syn {syn}, established {established}, fin {fin}, udp {udp}");
     let checks: Vec<_> = farm.checks.iter().map(check).collect();
     let checks = if checks.is_empty() { "none: nobody checks".to_owned() } else { checks.join("; ") };
+    let lists = [("allow", &farm.allow), ("deny", &farm.deny)];
+    let lists =
+        lists.into_iter().filter(|(_, list)| list.count > 0).map(|(name, list)| (name, prefixes(list)));
     let settings = [("scheduler", farm.scheduler.clone()), ("timeouts", timeouts), ("checks", checks)];
+    let settings = settings.into_iter().chain(lists);
     shown.push('\n');
     for (name, value) in settings {
         shown += &text::wrap(&format!("{name}: {value}"), 4);
@@ -75,6 +80,11 @@ pub(super) fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
     let backends = farm.backends.iter();
     rows.extend(backends.map(|of| traffic(&of.name, of.connections_opened, of.packets, of.bytes)));
     shown + &text::table(&rows, &[1, 2, 3, 4, 5], style)
+}
+
+/// All of a short list, and the number of a long one.
+fn prefixes(of: &Prefixes) -> String {
+    if of.first.len() < of.count { format!("{} prefixes", grouped(of.count)) } else { of.first.join(", ") }
 }
 
 fn check(check: &CheckSettings) -> String {

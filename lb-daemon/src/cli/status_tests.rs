@@ -66,6 +66,8 @@ fn farm(name: &str, status: FarmStatus, backends: Vec<Backend>) -> Farm {
         protocol: vec!["tcp".to_owned()],
         mode: "nat".to_owned(),
         scheduler: "maglev".to_owned(),
+        allow: [].as_slice().into(),
+        deny: [].as_slice().into(),
         timeouts: TimeoutSettings {
             syn: second(),
             established: second(),

@@ -183,7 +183,15 @@ impl Changing {
             let refusal = no_disk(ground.in_force().path());
             return answer.give(Err(refused(ground, refusal)));
         }
-        ground.jobs().run(Done::Broke(number), move || Done::Read(number, Box::new(read())));
+        // Before the configuration comes into force: long lists take their time.
+        let lists = ground.lists();
+        ground.jobs().run(Done::Broke(number), move || {
+            let listed = |loaded: Loaded| match lists(&loaded.config) {
+                Ok(()) => Ok(loaded),
+                Err(error) => Err(Failed::Kernel(format!("{error:#}")).into()),
+            };
+            Done::Read(number, Box::new(read().and_then(listed)))
+        });
         self.set(number, Step::Read { answer, farm }, DISK_WITHIN);
     }
 

@@ -11,7 +11,7 @@ use lb_core::state::Peer;
 use tokio::sync::mpsc;
 
 use super::former::Former;
-use super::ground::Ground;
+use super::ground::{Ground, WriteLists};
 use super::in_force::InForce;
 use super::jobs::{Done, Jobs};
 use super::judgements::Judgements;
@@ -92,6 +92,9 @@ impl Ground for Fake {
     }
     fn kept_at(&self) -> &Path {
         self.operators.path()
+    }
+    fn lists(&self) -> WriteLists {
+        Box::new(|_| Ok(()))
     }
     fn consequences(&self, new: &Config) -> Changes {
         self.in_force.consequences(new, |_, _| 0)

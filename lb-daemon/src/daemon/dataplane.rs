@@ -17,7 +17,7 @@ use lb_core::state::tables::{Table, Tables};
 
 use super::interfaces::{Interfaces, registrations};
 use crate::clock::{KeptTime, Passed};
-use crate::datapath::{AttachError, Attached, Datapath, Reader, Registered};
+use crate::datapath::{AttachError, Attached, Datapath, Lists, Reader, Registered};
 use crate::netlink::{Link, Netlink};
 
 /// The names of the families' tables, in the sweep's order.
@@ -125,6 +125,17 @@ impl Dataplane {
         Ok(())
     }
 
+    /// What writes and takes out lists beside the loop.
+    pub fn lists(&self) -> Lists {
+        self.datapath.maps.lists.clone()
+    }
+
+    /// Says which lists are to stay: those of `config`, and what farms go by now.
+    pub fn want_lists(&self, config: &Config) {
+        let wanted = config.farms.iter().map(|farm| farm.lists.id());
+        self.datapath.maps.lists.want(wanted.chain(self.observed.lists()).collect());
+    }
+
     /// The number by which the data plane knows a backend.
     pub fn backend_id(&self, farm: &Farm, backend: &Backend) -> Option<u16> {
         let label =
@@ -226,6 +237,7 @@ type Prepared = (Observed, Vec<Link>, BTreeMap<String, Registered>, BTreeMap<u32
 async fn prepare(config: &Config, datapath: &mut Datapath, netlink: &Netlink) -> anyhow::Result<Prepared> {
     let links = netlink.links().await.context("cannot list the network interfaces")?;
     let mut observed = datapath.observe()?;
+    datapath.maps.lists.adopt(observed.lists());
     let registered = registrations(&config.daemon.interfaces, &links, &BTreeMap::new());
     // Before the first packet.
     datapath.register(&registered.values().copied().collect::<Vec<_>>())?;

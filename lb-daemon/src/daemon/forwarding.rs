@@ -13,7 +13,7 @@ use lb_core::state::tables::Tables;
 use lb_core::state::{EventKind, EventLevel, InterfaceState};
 
 use super::dataplane::Dataplane;
-use super::jobs::Jobs;
+use super::jobs::{Done, Jobs};
 use super::network::{self, Surroundings};
 use super::sweep::Sweeping;
 use super::tell::Told;
@@ -21,7 +21,7 @@ use super::vips::FormerVips;
 use super::ways::Ways;
 use super::words;
 use crate::clock;
-use crate::datapath::{Datapath, Reader, Sweep, Sweeper};
+use crate::datapath::{Datapath, Lists, Reader, Sweep, Sweeper};
 use crate::network::News;
 use crate::vitals::Vitals;
 
@@ -77,6 +77,33 @@ impl Forwarding {
     /// What the daemon before this one held of a backend, as far as the maps tell.
     pub fn held_before(&self, farm: &Farm, backend: &Backend) -> Judgement {
         adopted(self.dataplane.backend_flags(farm, backend))
+    }
+
+    /// The lists of who may connect, for whoever writes them beside the loop.
+    pub fn lists(&self) -> Lists {
+        self.dataplane.lists()
+    }
+
+    /// Has lists taken out that neither `config` nor any farm goes by.
+    pub fn tidy_lists(&self, config: &Config, jobs: &Jobs) {
+        self.dataplane.want_lists(config);
+        let lists = self.dataplane.lists();
+        jobs.run(Done::Nothing, move || {
+            if let Err(error) = lists.tidy() {
+                tracing::warn!("lists that nobody needs stay in the maps: {error:#}");
+            }
+            Done::Nothing
+        });
+    }
+
+    /// Writes the lists of `config`, at the start.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses them.
+    pub async fn take_up_lists(&self, config: &Arc<Config>) -> anyhow::Result<()> {
+        let (lists, config) = (self.dataplane.lists(), config.clone());
+        tokio::task::spawn_blocking(move || lists.bring(&config)).await?
     }
 
     /// Counts changes of the maps.

@@ -17,12 +17,18 @@ use super::words;
 use crate::config::Staged;
 use crate::handle::{BackendPatch, Changes, Command, Refusal};
 
+/// Writes the lists of a configuration that are not in the maps yet.
+pub(super) type WriteLists = Box<dyn FnOnce(&Config) -> anyhow::Result<()> + Send>;
+
 /// What a change needs of the rest of the daemon.
 pub(super) trait Ground {
     fn in_force(&self) -> &InForce;
     fn jobs(&self) -> &Jobs;
     /// Where what operators have set is kept.
     fn kept_at(&self) -> &Path;
+
+    /// What writes, beside the loop, the lists that a configuration brings along.
+    fn lists(&self) -> WriteLists;
 
     /// What becoming `new` would do.
     fn consequences(&self, new: &Config) -> Changes;

@@ -85,8 +85,10 @@ impl Service {
         let held = |farm: &Farm, backend: &Backend| forwarding.held_before(farm, backend);
         self.health.adopt(&config, held, self.publisher.started());
         self.wait_for_network(1, network_within).await;
+        self.forwarding.take_up_lists(&config).await?;
         self.bring()?;
         self.running = true;
+        self.forwarding.tidy_lists(&config, &self.jobs);
         // Only when the maps know them: a packet for a VIP that came before would be answered by the host.
         let number = self.forwarding.want(&config);
         self.wait_for_network(number, network_within).await;

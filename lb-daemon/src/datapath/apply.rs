@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
+use aya::Pod;
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
-use lb_common::abi::{BackendCounters, BackendLabel, Label};
+use lb_common::abi::{BackendCounters, BackendLabel, FarmCounters, Label};
 use lb_core::diff::{MapOp, Observed};
 
 use super::Datapath;
@@ -45,14 +46,16 @@ impl Datapath {
             }
             MapOp::Rules(id, rules) => maps.affinities.set_rules(*id, rules),
             MapOp::Farm(id, entry) => maps.farms.set(u32::from(*id), entry, 0)?,
+            MapOp::Admission(id, admission) => maps.admissions.set(u32::from(*id), admission, 0)?,
+            MapOp::ResetFarmCounters(id) => {
+                maps.farm_counters.set(u32::from(*id), zeros::<FarmCounters>()?, 0)?;
+            }
             MapOp::BackendLabel(id, label) => {
                 maps.backend_labels.set(u32::from(*id), label.unwrap_or(BackendLabel::default()), 0)?;
             }
             MapOp::Backend(id, entry) => maps.backends.set(*id, entry),
             MapOp::ResetCounters(id) => {
-                let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
-                let zeros = PerCpuValues::try_from(vec![BackendCounters::default(); cpus])?;
-                maps.counters.set(u32::from(*id), zeros, 0)?;
+                maps.counters.set(u32::from(*id), zeros::<BackendCounters>()?, 0)?;
             }
             MapOp::Table(number, table) => maps.tables.set(*number, **table, 0)?,
         }
@@ -63,6 +66,12 @@ impl Datapath {
     pub fn set_clock(&mut self, ticks: u32) {
         self.maps.control.set_now(ticks);
     }
+}
+
+/// Counters of all CPUs, at 0.
+fn zeros<T: Pod + Default>() -> anyhow::Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+    Ok(PerCpuValues::try_from(vec![T::default(); cpus])?)
 }
 
 fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use aya::maps::{MapData, PerCpuArray};
-use lb_common::abi::map;
+use lb_common::abi::{FarmCounters, Turned, map};
 use lb_common::table::Occurrence;
 use lb_common::verdict::Verdict;
 use lb_core::health::passive::Pulse;
@@ -17,12 +17,13 @@ use super::counters::{self, Counters};
 use super::mapping::Mapping;
 use super::tables::Tables;
 use super::{maps, maps_dir};
-use crate::handle::DataplaneReader;
+use crate::handle::{DataplaneReader, TurnedAway};
 
 /// Reads counters and connection tables, and cuts connections.
 pub struct Reader {
     tables: Tables<Mapping>,
     counters: Counters,
+    farm_counters: PerCpuArray<MapData, FarmCounters>,
     verdicts: PerCpuArray<MapData, u64>,
     occurrences: PerCpuArray<MapData, u64>,
 }
@@ -38,6 +39,7 @@ impl Reader {
         Ok(Self {
             tables: Tables::open(&pins)?,
             counters: Counters::open(&pins)?,
+            farm_counters: maps::per_cpu(&pins, map::FARM_COUNTERS)?,
             verdicts: maps::per_cpu(&pins, map::VERDICTS)?,
             occurrences: maps::per_cpu(&pins, map::OCCURRENCES)?,
         })
@@ -95,6 +97,12 @@ impl DataplaneReader for Reader {
     fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
         let of = self.counters.of(backends)?;
         Ok(of.into_iter().map(|(id, counters)| (id, counters::traffic(&counters))).collect())
+    }
+
+    fn turned_away(&self, farm: u16) -> anyhow::Result<TurnedAway> {
+        let of_cpus = self.farm_counters.get(&u32::from(farm), 0)?;
+        let sum = |why: &Turned| of_cpus.iter().map(|counters| counters.turned[*why as usize]).sum();
+        Ok(Turned::ALL.iter().map(|why| (why.name(), sum(why))).collect())
     }
 
     fn occurrences(&self) -> anyhow::Result<Occurrences> {

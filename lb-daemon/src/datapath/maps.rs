@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use lb_common::abi::{
-    AddressFilter, BackendCounters, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress,
-    ServiceEntry, ServiceKey, map,
+    AddressFilter, Admission, BackendCounters, BackendEntry, BackendLabel, FarmCounters, FarmEntry, Label,
+    MaglevTable, MappedAddress, ServiceEntry, ServiceKey, map,
 };
 
 use super::affinities::Affinities;
 use super::control::Control;
+use super::lists::Lists;
 use super::mapping::{Mapping, Memory, value_of, words_of};
 
 /// Every map that the daemon's loop writes. Connection tables, and what else is read beside the loop, are
@@ -24,6 +25,9 @@ pub struct Maps {
     pub farms: Array<MapData, FarmEntry>,
     pub affinities: Affinities<Mapping>,
     pub farm_labels: Array<MapData, Label>,
+    pub admissions: Array<MapData, Admission>,
+    pub farm_counters: PerCpuArray<MapData, FarmCounters>,
+    pub lists: Lists,
     pub tables: Array<MapData, MaglevTable>,
     pub backends: Backends<Mapping>,
     pub backend_labels: Array<MapData, BackendLabel>,
@@ -41,6 +45,9 @@ impl Maps {
             farms: array(pins, map::FARMS)?,
             affinities: Affinities::open(pins)?,
             farm_labels: array(pins, map::FARM_LABELS)?,
+            admissions: array(pins, map::ADMISSIONS)?,
+            farm_counters: per_cpu(pins, map::FARM_COUNTERS)?,
+            lists: Lists::open(pins)?,
             tables: array(pins, map::MAGLEV)?,
             backends: Backends(mapped(pins, map::BACKENDS)?),
             backend_labels: array(pins, map::BACKEND_LABELS)?,
@@ -130,7 +137,7 @@ pub(super) fn per_cpu<V: Pod>(pins: &Path, name: &str) -> anyhow::Result<PerCpuA
     PerCpuArray::try_from(Map::PerCpuArray(pinned(pins, name)?)).with_context(|| mismatch(name))
 }
 
-fn mismatch(name: &str) -> String {
+pub(super) fn mismatch(name: &str) -> String {
     format!("the pinned map {name} has another layout than this version's; stop the other version first")
 }
 

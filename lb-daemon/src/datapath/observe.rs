@@ -1,7 +1,7 @@
 //! Reads what the maps hold: once at the start, to adopt what an earlier daemon left.
 
 use anyhow::Context as _;
-use lb_common::abi::{BACKENDS_MAX, BackendLabel, FARMS_MAX, Label, NO_TABLE};
+use lb_common::abi::{Admission, BACKENDS_MAX, BackendLabel, FARMS_MAX, Label, NO_TABLE};
 use lb_core::diff::Observed;
 
 use super::Datapath;
@@ -35,6 +35,10 @@ impl Datapath {
                 }
                 observed.farms.insert(id as u16, (label, farm));
                 observed.rules.extend(maps.affinities.rules(id as u16).map(|rules| (id as u16, rules)));
+                let admission = maps.admissions.get(&id, 0)?;
+                if admission != Admission::default() {
+                    observed.admissions.insert(id as u16, admission);
+                }
             }
         }
         for id in 0..BACKENDS_MAX {

@@ -70,7 +70,8 @@ fn checks() -> Vec<Value> {
 fn what_the_api_spells_out_says_every_key_and_is_read_back_as_it_was() {
     let daemon = json!({"interfaces": "eth0", "socket_group": "root", "connections": 4096});
     let farm = json!({"name": "web", "vip": "192.0.2.10", "ports": 80, "check": checks(), "on_change": ["true"],
-        "passive": {"eject": true}, "affinity": {}, "backend": [{"address": "10.0.0.11", "port": 8080}]});
+        "passive": {"eject": true}, "affinity": {}, "allow": ["10.0.0.0/8"], "deny": "10.1.2.3",
+        "backend": [{"address": "10.0.0.11", "port": 8080}]});
     let text = json!({"daemon": daemon, "farm": [farm]}).to_string();
     let config = parse(&text, Format::Json).unwrap();
     let told = json!(ConfigSettings::from(&config));

@@ -268,6 +268,10 @@ impl DataplaneReader for FakeDataplane {
         Ok(Occurrences { away: 31, full: 32, evicted: 33, ports_taken: 34 })
     }
 
+    fn turned_away(&self, farm: u16) -> anyhow::Result<Vec<(&'static str, u64)>> {
+        Ok(vec![("denied", 50 + u64::from(farm))])
+    }
+
     /// What the snapshot says of it stands.
     fn traffic_of(&self, _: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
         Ok(HashMap::new())

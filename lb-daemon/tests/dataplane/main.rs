@@ -21,6 +21,7 @@ mod icmp;
 mod icmp_hostile;
 mod interfaces;
 mod leaving;
+mod lists;
 mod modes;
 mod modes_beside;
 mod network;

@@ -92,6 +92,11 @@ impl Rig {
         rig
     }
 
+    /// What is pinned stays, as when the daemon is killed.
+    pub fn leave(mut self) {
+        self.dir = PathBuf::new();
+    }
+
     /// A rig that balances `farms`, with every backend up and its next hop known.
     pub fn with(farms: Vec<Farm>) -> Self {
         let mut rig = Self::new(4096);
@@ -161,6 +166,9 @@ impl Rig {
             });
             facts.collect()
         });
+        let lists = &self.datapath.maps.lists;
+        lists.want(farms.iter().map(|farm| farm.lists.id()).chain(self.observed.lists()).collect());
+        lists.write(farms.iter().map(|farm| &*farm.lists)).unwrap();
         let ops = self.planner.plan(&self.observed, &desired, hops, |_| is_borne).unwrap();
         self.datapath.apply(&mut self.observed, &ops).unwrap();
         assert!(

@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::keys::plain::Model;
 use super::keys::{self, Schema};
 use super::model::{Addresses, Affinity, Backend, Config, Daemon, Farm, Hook, Passive, Protocols, Word as _};
-use super::text::{duration_text, ports_text};
+use super::text::{duration_text, grouped, is_long, ports_text, prefixes_text};
 
 mod checks;
 
@@ -130,6 +132,14 @@ fn farm_rows(old: &Farm, new: &Farm) -> Vec<(String, String, String)> {
             rows.extend(row("passive.eject", eject_text(&old.passive), eject_text(&new.passive)));
             rows
         }
+        "allow" => {
+            let [from, to] = prefixes_change(old.lists.allow(), new.lists.allow(), "everyone");
+            row("allow", from, to)
+        }
+        "deny" => {
+            let [from, to] = prefixes_change(old.lists.deny(), new.lists.deny(), "nobody");
+            row("deny", from, to)
+        }
         "on_change" => row("on_change", hooks_text(&old.on_change), hooks_text(&new.on_change)),
         // Is said in a line of its own.
         "enabled" => Vec::new(),
@@ -139,6 +149,31 @@ fn farm_rows(old: &Farm, new: &Farm) -> Vec<(String, String, String)> {
             .map_or_else(Vec::new, |(_, from, to)| row(name, from.clone(), to.clone())),
     });
     rows.collect()
+}
+
+/// Both lists in words, which are the same if the lists are. Of long ones it is said how many of their prefixes differ. They are in
+/// order.
+fn prefixes_change(old: &[IpNet], new: &[IpNet], none: &str) -> [String; 2] {
+    let [from, to] =
+        [old, new].map(|nets| if nets.is_empty() { none.to_owned() } else { prefixes_text(nets) });
+    if old == new || from != to && !is_long(old) && !is_long(new) {
+        return [from, to];
+    }
+    let both = common(old, new);
+    let to = format!("{to} ({} added, {} removed)", grouped(new.len() - both), grouped(old.len() - both));
+    [from, to]
+}
+
+/// How many prefixes are in both, which are in order.
+fn common(mut some: &[IpNet], mut others: &[IpNet]) -> usize {
+    let mut both = 0;
+    while let ([first, rest @ ..], [other, other_rest @ ..]) = (some, others) {
+        let order = first.cmp(other);
+        both += usize::from(order.is_eq());
+        some = if order.is_le() { rest } else { some };
+        others = if order.is_ge() { other_rest } else { others };
+    }
+    both
 }
 
 fn below(table: &str, rows: Vec<(&str, String, String)>) -> Vec<(String, String, String)> {

@@ -3,12 +3,14 @@
 //! Values that were refused are `None`, so that rules which need them are not judged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use super::address::{Kind, PlacedAddress, read_addresses};
 use super::check::{CheckDraft, read_checks};
 use super::fields::{Errors, Place, Spot, Table};
 use super::keys;
 use super::keys::plain::Values;
+use super::lists::{PlacedLists, read_lists};
 use super::model::{
     Addresses, Affinity, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Timeouts,
 };
@@ -33,6 +35,7 @@ pub struct FarmDraft {
     pub ejects: Option<Spot>,
     /// Where it says that clients keep their backend, if it does.
     pub affine: Option<Spot>,
+    pub lists: Option<PlacedLists>,
     /// What is left to make a farm of it, if every value was right.
     rest: Option<Rest>,
 }
@@ -82,6 +85,7 @@ impl FarmDraft {
             table.get("affinity").map_or(Some(None), |place| read_affinity(&place, errors).map(Some));
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
+        let lists = read_lists(&table, errors);
         let reaction = read_reaction(&table, errors);
         let ejects = reaction.as_ref().is_some_and(|reaction| reaction.passive.eject.is_some());
         let ejects = table.key_spot("passive").filter(|_| ejects);
@@ -106,6 +110,7 @@ impl FarmDraft {
             protocols,
             backends,
             checks,
+            lists,
             mode,
             ejects,
             affine,
@@ -123,6 +128,7 @@ impl FarmDraft {
             protocols: self.protocols?.0,
             affinity: rest.affinity,
             timeouts: rest.timeouts,
+            lists: Arc::new(self.lists?.lists),
             backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
             checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
             passive: reaction.passive,

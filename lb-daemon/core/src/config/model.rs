@@ -5,11 +5,14 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 mod check;
+mod lists;
 
 pub use check::{BodyMatch, Check, CheckKind, CommandCheck, CommandContract, HttpCheck, Tls};
+pub use lists::{Lists, Rule};
 
 /// The longest name of a farm or a backend, in bytes.
 pub const NAME_MAX: usize = 63;
@@ -127,6 +130,8 @@ pub struct Farm {
     /// A source keeps the backend it had.
     pub affinity: Option<Affinity>,
     pub timeouts: Timeouts,
+    /// Shared: they may be long.
+    pub lists: Arc<Lists>,
     pub enabled: bool,
     /// Names are unique in the farm. May be empty: the farm is then down.
     pub backends: Vec<Backend>,
@@ -225,6 +230,7 @@ impl Farm {
             scheduler: Scheduler::Maglev,
             affinity: None,
             timeouts: Timeouts::default(),
+            lists: Arc::new(Lists::NONE),
             enabled: true,
             backends: Vec::new(),
             checks: vec![Check::tcp()],

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::draft::FarmDraft;
 use super::fields::{Errors, Spot};
 use super::limits::{BACKENDS_MAX, FARMS_MAX, SERVICES_MAX};
+use super::lists;
 use super::model::Ports;
 use super::text::range_text;
 
@@ -15,6 +16,7 @@ pub fn judge(farms: &[FarmDraft], errors: &mut Errors) {
     judge_overlaps(farms, errors);
     judge_backend_addresses(farms, errors);
     judge_size(farms, errors);
+    lists::judge(farms.iter().filter_map(|farm| farm.lists.as_ref()), errors);
 }
 
 fn judge_names(farms: &[FarmDraft], errors: &mut Errors) {

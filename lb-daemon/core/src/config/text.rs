@@ -1,7 +1,9 @@
-//! The small languages inside strings: durations, port ranges; and likeness of words.
+//! The small languages inside strings: durations, port ranges, prefixes; and likeness of words.
 
 use std::fmt::Write as _;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::model::Ports;
 
@@ -107,6 +109,29 @@ pub fn ports_text(ports: &Ports) -> String {
 /// `80`, or `587-588`.
 pub fn range_text((first, last): (u16, u16)) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+/// More prefixes are told by their number.
+const PREFIXES_TOLD: usize = 4;
+
+/// Whether so many prefixes are told by their number.
+pub fn is_long(prefixes: &[IpNet]) -> bool {
+    prefixes.len() > PREFIXES_TOLD
+}
+
+/// `10.0.0.0/8, 2001:db8::/32`, or `100,000 prefixes`.
+pub fn prefixes_text(prefixes: &[IpNet]) -> String {
+    if is_long(prefixes) {
+        return format!("{} prefixes", grouped(prefixes.len()));
+    }
+    prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// `100,000`
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }
 
 /// Which of `candidates` was probably meant: the nearest, if it is near enough.

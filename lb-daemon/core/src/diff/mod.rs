@@ -11,8 +11,8 @@ mod vips;
 use std::collections::{BTreeSet, HashMap};
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress, NO_TABLE, Rules,
-    ServiceEntry, ServiceKey,
+    AddressFilter, Admission, BackendEntry, BackendLabel, FarmEntry, Label, MaglevTable, MappedAddress,
+    NO_TABLE, Rules, ServiceEntry, ServiceKey,
 };
 
 pub use observed::{Numbers, Observed};
@@ -36,6 +36,10 @@ pub enum MapOp {
     /// What its scheduler goes by.
     Rules(u16, Rules),
     Farm(u16, FarmEntry),
+    /// What a farm's newcomers have to meet. The list that it names is in the maps already.
+    Admission(u16, Admission),
+    /// A farm's counters start from 0: the number had another owner.
+    ResetFarmCounters(u16),
     BackendLabel(u16, Option<BackendLabel>),
     Backend(u16, BackendEntry),
     /// A backend's counters start from 0: the number had another owner.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    AddressFilter, BackendEntry, BackendLabel, FarmEntry, Label, MODE_DSR, MaglevTable, MappedAddress, Rules,
-    ServiceEntry, ServiceKey,
+    AddressFilter, Admission, BackendEntry, BackendLabel, FarmEntry, Label, MODE_DSR, MaglevTable,
+    MappedAddress, Rules, ServiceEntry, ServiceKey,
 };
 
 use super::MapOp;
@@ -23,6 +23,8 @@ pub struct Observed {
     pub farms: BTreeMap<u16, (Label, FarmEntry)>,
     /// Of the farms that are there.
     pub rules: BTreeMap<u16, Rules>,
+    /// Of farms that do not take everybody, and of none that have no label.
+    pub admissions: BTreeMap<u16, Admission>,
     pub backends: BTreeMap<u16, (BackendLabel, BackendEntry)>,
     /// Those that farms use.
     pub tables: BTreeMap<u32, Box<MaglevTable>>,
@@ -39,6 +41,7 @@ impl Default for Observed {
             services: BTreeMap::new(),
             farms: BTreeMap::new(),
             rules: BTreeMap::new(),
+            admissions: BTreeMap::new(),
             backends: BTreeMap::new(),
             tables: BTreeMap::new(),
             last_table: 0,
@@ -89,12 +92,20 @@ impl Observed {
                     backend.1 = *entry;
                 }
             }
-            MapOp::ResetCounters(_) => {}
+            MapOp::Admission(id, admission) => {
+                set(&mut self.admissions, *id, (*admission != Admission::default()).then_some(*admission));
+            }
+            MapOp::ResetCounters(_) | MapOp::ResetFarmCounters(_) => {}
             MapOp::Table(number, table) => {
                 self.tables.insert(*number, table.clone());
                 self.last_table = *number;
             }
         }
+    }
+
+    /// The numbers of the lists that farms go by.
+    pub fn lists(&self) -> BTreeSet<u64> {
+        self.admissions.values().map(|admission| admission.list).filter(|list| *list != 0).collect()
     }
 
     /// The number of a farm.

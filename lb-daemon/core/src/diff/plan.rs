@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter,
+    ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, Admission,
     BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
-    BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_AFFINE, FARM_LATE,
-    FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable, MappedAddress,
-    NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey,
-    TABLE_SIZE, TABLES_MAX,
+    BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_ADMITS, FARM_AFFINE,
+    FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable,
+    MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry,
+    ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::observed::{Numbers, addresses, entry_of};
@@ -205,6 +205,7 @@ impl<'a> Plan<'a> {
         self.farm_ids.insert(id);
         // Entries that nobody has written are zeros, and would name the first table.
         self.ops.push(MapOp::Farm(id, FarmEntry::default()));
+        self.ops.push(MapOp::ResetFarmCounters(id));
         self.ops.push(MapOp::FarmLabel(id, Some(label)));
         Ok(id)
     }
@@ -227,18 +228,28 @@ impl<'a> Plan<'a> {
             Scheduler::WeightedRoundRobin => SCHEDULER_TURNS,
             Scheduler::SourceHash => SCHEDULER_SOURCE,
         };
+        let admission = Admission { list: farm.list, ..Admission::default() };
+        let admits = admission != Admission::default();
         let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
         let affine = farm.rules.affinity != 0;
         let flags = flag(farm.refuse, FARM_REFUSES)
             | flag(affine || scheduler != SCHEDULER_MAGLEV, FARM_LATE)
-            | flag(affine, FARM_AFFINE);
+            | flag(affine, FARM_AFFINE)
+            | flag(admits, FARM_ADMITS);
         let entry = FarmEntry { table, mode, scheduler, flags };
         if self.observed.rules.get(&id) != Some(&farm.rules) {
             self.ops.push(MapOp::Rules(id, farm.rules));
         }
+        // A farm that names its admission has one.
+        if admits {
+            self.admit(id, admission);
+        }
         if current != entry {
             self.ops.push(MapOp::Farm(id, entry));
             self.release(current, entry);
+        }
+        if !admits {
+            self.admit(id, admission);
         }
         for key in &farm.services {
             let entry = ServiceEntry { farm: id, vip: self.vips.number(key.vip, &mut self.ops)? };
@@ -247,6 +258,12 @@ impl<'a> Plan<'a> {
             }
         }
         Ok(())
+    }
+
+    fn admit(&mut self, id: u16, admission: Admission) {
+        if self.observed.admissions.get(&id).copied().unwrap_or_default() != admission {
+            self.ops.push(MapOp::Admission(id, admission));
+        }
     }
 
     /// The number of a table with that content, by indexes of backends and their numbers: the current one if it has it, else the next free one, written.
@@ -292,6 +309,7 @@ impl<'a> Plan<'a> {
             if *entry != FarmEntry::default() {
                 self.ops.push(MapOp::Farm(*id, FarmEntry::default()));
             }
+            self.admit(*id, Admission::default());
         }
     }
 

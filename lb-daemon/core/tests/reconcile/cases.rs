@@ -39,6 +39,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
             mode: Mode::Nat,
             scheduler: Scheduler::Maglev,
             rules: Rules::new(32, 128),
+            list: 0,
             refuse: true,
             echo: false,
             timeouts: ticks(&Timeouts::default()),

@@ -22,11 +22,15 @@ pub struct Kernel {
     farms: BTreeMap<u16, FarmEntry>,
     rules: BTreeMap<u16, Rules>,
     pub backend_labels: BTreeMap<u16, BackendLabel>,
+    admissions: BTreeMap<u16, Admission>,
+    /// Lists that are there to their last prefix.
+    pub lists: BTreeSet<u64>,
     backends: BTreeMap<u16, BackendEntry>,
     tables: BTreeMap<u32, Box<MaglevTable>>,
     /// The backends that each table names.
     named: BTreeMap<u32, BTreeSet<u16>>,
     pub resets: Vec<u16>,
+    pub farm_resets: Vec<u16>,
     /// Backends that clients had, and who those were.
     pub affinities: Vec<Affinity>,
 }
@@ -50,11 +54,14 @@ impl Kernel {
             farms: BTreeMap::new(),
             rules: BTreeMap::new(),
             backend_labels: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            lists: BTreeSet::new(),
             backends: BTreeMap::new(),
             tables: BTreeMap::new(),
             named: BTreeMap::new(),
             resets: Vec::new(),
             affinities: Vec::new(),
+            farm_resets: Vec::new(),
         }
     }
 
@@ -64,6 +71,15 @@ impl Kernel {
 
     pub fn rules(&self, id: u16) -> Rules {
         self.rules.get(&id).copied().unwrap_or_default()
+    }
+
+    pub fn admission(&self, id: u16) -> Admission {
+        self.admissions.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The list that newcomers of the farm meet.
+    pub fn list_of(&self, id: u16) -> u64 {
+        if self.farm(id).flags & FARM_ADMITS != 0 { self.admission(id).list } else { 0 }
     }
 
     pub fn backend(&self, id: u16) -> BackendEntry {
@@ -94,6 +110,11 @@ impl Kernel {
             MapOp::FarmLabel(id, label) => set(&mut self.farm_labels, *id, *label),
             MapOp::Farm(id, entry) => {
                 self.farms.insert(*id, *entry);
+            }
+            MapOp::Admission(id, admission) => drop(self.admissions.insert(*id, *admission)),
+            MapOp::ResetFarmCounters(id) => {
+                assert!(!self.farm_labels.contains_key(id), "counters of a farm are reset under its feet");
+                self.farm_resets.push(*id);
             }
             MapOp::BackendLabel(id, label) => set(&mut self.backend_labels, *id, *label),
             MapOp::Backend(id, entry) => {
@@ -127,6 +148,11 @@ impl Kernel {
         self.affinities.iter().filter(|_| affine).filter(comes).collect()
     }
 
+    pub fn forget_resets(&mut self) {
+        self.resets.clear();
+        self.farm_resets.clear();
+    }
+
     /// What a daemon that starts finds.
     pub fn observe(&self) -> Observed {
         let mut observed = Observed { filter: Box::new(self.filter), ..Observed::default() };
@@ -141,6 +167,9 @@ impl Kernel {
             }
             observed.farms.insert(id, (label, farm));
             observed.rules.insert(id, self.rules(id));
+            if self.admission(id) != Admission::default() {
+                observed.admissions.insert(id, self.admission(id));
+            }
         }
         for (&id, &label) in &self.backend_labels {
             observed.backends.insert(id, (label, self.backend(id)));
@@ -169,9 +198,14 @@ impl Kernel {
                 );
             }
         }
+        for id in self.admissions.keys().filter(|id| !self.farm_labels.contains_key(id)) {
+            assert_eq!(self.admission(*id), Admission::default(), "a number that is free has no rules");
+        }
         let farms: BTreeSet<u16> = self.services.values().map(|entry| entry.farm).collect();
         for id in farms {
             assert!(self.farm_labels.contains_key(&id), "a service leads to farm {id}, which has no label");
+            let list = self.list_of(id);
+            assert!(list == 0 || self.lists.contains(&list), "a farm's list is whole");
             let table = self.farm(id).table;
             if table == NO_TABLE {
                 continue;

@@ -59,7 +59,7 @@ fn assert_recovers(world: &World, ops: &[MapOp], at: usize, desired: &Desired, h
     other.kernel = world.kernel.clone();
     other.connections = world.connections.clone();
     ops[..at].iter().for_each(|op| other.kernel.apply(op));
-    other.kernel.resets.clear();
+    other.kernel.forget_resets();
     other.observed = other.kernel.observe();
     let before = other.observed.clone();
     for op in other.plan(desired, hops) {
@@ -80,7 +80,7 @@ fn live_through(world: &mut World, wanted: &mut Wanted, step: &Step) {
     let before = world.observed.clone();
     let ops = world.plan(&desired, &hops);
     assert_recovers(world, &ops, step.elsewhere.index(ops.len() + 1), &desired, &hops);
-    world.kernel.resets.clear();
+    world.kernel.forget_resets();
     let end = step.crash.map_or(ops.len(), |index| index.index(ops.len() + 1));
     for (at, op) in ops[..end].iter().enumerate() {
         for (_, service, slot) in step.opened.iter().filter(|(when, ..)| when.index(ops.len()) == at) {
@@ -101,7 +101,7 @@ fn live_through(world: &mut World, wanted: &mut Wanted, step: &Step) {
     assert!(more.is_empty(), "{} operations more", more.len());
     if step.again {
         let before = world.observed.clone();
-        world.kernel.resets.clear();
+        world.kernel.forget_resets();
         for op in world.plan(&desired, &hops) {
             assert!(
                 !matches!(op, MapOp::Table(..) | MapOp::Service(..) | MapOp::ResetCounters(_)),

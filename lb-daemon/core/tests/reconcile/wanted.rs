@@ -47,6 +47,11 @@ pub enum Edit {
         prefix: u8,
         affinity: u32,
     },
+    /// The number of its list; 0: it has none.
+    List {
+        farm: usize,
+        list: u64,
+    },
     /// The time-out of everything, in ticks.
     Timeout {
         farm: usize,
@@ -102,6 +107,7 @@ pub fn edit() -> impl Strategy<Value = Edit> {
         6 => (farm.clone(), mode(), prop::collection::vec(some(), BACKENDS))
             .prop_map(|(farm, mode, backends)| Edit::AddFarm { farm, mode, backends }),
         1 => (farm.clone(), 1..4u32).prop_map(|(farm, ticks)| Edit::Timeout { farm, ticks }),
+        3 => (farm.clone(), 0..4u64).prop_map(|(farm, list)| Edit::List { farm, list }),
         1 => farm.clone().prop_map(Edit::RemoveFarm),
         1 => (farm.clone(), farm.clone()).prop_map(|(from, to)| Edit::RenameFarm { from, to }),
         1 => (farm.clone(), mode()).prop_map(|(farm, mode)| Edit::Mode { farm, mode }),
@@ -127,6 +133,7 @@ struct Farm {
     prefix: u8,
     affinity: u32,
     timeout: u32,
+    list: u64,
     backends: BTreeMap<usize, Backend>,
 }
 
@@ -146,10 +153,9 @@ impl Wanted {
                 let backends = backends.iter().cloned().enumerate();
                 let backends = backends.filter_map(|(index, backend)| Some((index, backend?))).collect();
                 let scheduler = Scheduler::Maglev;
-                self.farms.insert(
-                    *farm,
-                    Farm { mode: *mode, scheduler, prefix: 32, affinity: 0, timeout: 1, backends },
-                );
+                let new =
+                    Farm { mode: *mode, scheduler, prefix: 32, affinity: 0, timeout: 1, list: 0, backends };
+                self.farms.insert(*farm, new);
             }
             Edit::RemoveFarm(farm) => {
                 self.farms.remove(farm);
@@ -171,6 +177,11 @@ impl Wanted {
                 if let Some(farm) = self.farms.get_mut(farm) {
                     farm.scheduler = Scheduler::WORDS[*scheduler].1;
                     (farm.prefix, farm.affinity) = (*prefix, *affinity);
+                }
+            }
+            Edit::List { farm, list } => {
+                if let Some(farm) = self.farms.get_mut(farm) {
+                    farm.list = *list;
                 }
             }
             Edit::Timeout { farm, ticks } => {
@@ -234,6 +245,7 @@ impl Wanted {
             rules: Rules { affinity: farm.affinity, ..Rules::new(farm.prefix, 128) },
             refuse: farm.mode == Mode::Dnat,
             echo: farm.timeout.is_multiple_of(2),
+            list: farm.list,
             timeouts: TimeoutTicks {
                 syn: farm.timeout,
                 established: farm.timeout,

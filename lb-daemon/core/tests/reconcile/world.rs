@@ -29,12 +29,20 @@ pub struct World {
     pub observed: Observed,
     pub planner: Planner,
     pub connections: Vec<Connection>,
+    /// The lists that each farm may go by while a plan is carried out: the one of before, and the one that is wanted.
+    lists: BTreeMap<Label, [u64; 2]>,
 }
 
 impl World {
     pub fn new() -> Self {
         let (kernel, planner) = (Kernel::new(), Planner::default());
-        Self { kernel, observed: Observed::default(), planner, connections: Vec::new() }
+        Self {
+            kernel,
+            observed: Observed::default(),
+            planner,
+            connections: Vec::new(),
+            lists: BTreeMap::new(),
+        }
     }
 
     /// The numbers that connections bear, as a look at the tables shows them now.
@@ -45,6 +53,15 @@ impl World {
     }
 
     pub fn plan(&mut self, desired: &Desired, hops: &NextHops) -> Vec<MapOp> {
+        // What a daemon does before: lists that are wanted are there, and others are taken out when no farm goes by them.
+        let wanted = desired.farms.iter().map(|farm| farm.list).filter(|list| *list != 0);
+        self.kernel.lists = wanted.chain(self.observed.lists()).collect();
+        let before = |label: &Label| {
+            let id = self.kernel.farm_labels.iter().find(|(_, other)| *other == label).map(|(id, _)| *id);
+            id.map(|id| self.kernel.list_of(id))
+        };
+        let farms = desired.farms.iter().map(|farm| (Label::new(farm.name.as_str()).unwrap(), farm.list));
+        self.lists = farms.map(|(label, list)| (label, [before(&label).unwrap_or(list), list])).collect();
         let in_use = self.look();
         self.planner.plan(&self.observed, desired, hops, |number| in_use.contains(&number)).unwrap()
     }
@@ -54,6 +71,17 @@ impl World {
         self.observed.apply(op);
         self.kernel.assert_consistent();
         self.assert_connections_go_on();
+        self.assert_lists_hold();
+    }
+
+    /// Between two lists of a farm there is no moment at which it goes by neither.
+    fn assert_lists_hold(&self) {
+        for entry in self.kernel.services.values() {
+            let label = self.kernel.farm_labels[&entry.farm];
+            if let Some(lists) = self.lists.get(&label) {
+                assert!(lists.contains(&self.kernel.list_of(entry.farm)), "a farm is open for a moment");
+            }
+        }
     }
 
     pub fn restart(&mut self) {
@@ -65,6 +93,7 @@ impl World {
         assert_eq!(found.services, self.observed.services);
         assert_eq!(found.rules, self.observed.rules);
         assert_eq!(found.backends, self.observed.backends);
+        assert_eq!(found.admissions, self.observed.admissions);
         (self.observed, self.planner) = (found, Planner::default());
     }
 
@@ -124,9 +153,10 @@ impl World {
         for farm in &desired.farms {
             let label = Label::new(farm.name.as_str()).unwrap();
             let id = self.observed.farm_id(&farm.name).expect("the farm has a number");
-            if let Some(known) = before.farm_id(&farm.name) {
-                assert_eq!(id, known, "a farm keeps its number");
-            }
+            let known = before.farm_id(&farm.name);
+            assert!(known.is_none_or(|known| id == known), "a farm keeps its number");
+            let resets = self.kernel.farm_resets.iter().filter(|reset| **reset == id).count();
+            assert_eq!(resets, usize::from(known.is_none()), "a new farm's counters start from 0");
             assert!(farms.insert(label));
             services.extend(farm.services.iter().map(|key| (*key, id)));
             for vip in farm.services.iter().map(|key| key.vip) {
@@ -197,6 +227,8 @@ impl World {
         let entry = self.kernel.farm(id);
         assert_eq!(entry.mode == MODE_DNAT, farm.mode == Mode::Dnat);
         assert_eq!(is_direct(entry.mode), farm.mode.is_direct());
+        assert_eq!(self.kernel.list_of(id), farm.list);
+        assert_eq!(entry.flags & FARM_ADMITS != 0, farm.list != 0, "who has no list has nothing to look up");
         let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
         let members: Vec<Member<'_>> = farm
             .backends

@@ -1,5 +1,6 @@
 //! A farm and its backends: what was configured and how it is.
 
+use ipnet::IpNet;
 use lb_core::config::model::{self, Word as _};
 use lb_core::state::{self, AdminState, FarmState, Snapshot, Traffic};
 use serde::de::Error as _;
@@ -10,6 +11,9 @@ use utoipa::ToSchema;
 use super::settings::{self, CheckSettings, TimeoutSettings};
 use super::timestamp;
 use crate::handle;
+
+/// So many prefixes of a list are told.
+const PREFIXES_TOLD: usize = 10;
 
 /// All farms, in the configuration's order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -31,6 +35,8 @@ pub struct Farm {
     pub mode: String,
     pub scheduler: String,
     pub timeouts: TimeoutSettings,
+    pub allow: Prefixes,
+    pub deny: Prefixes,
     pub enabled: bool,
     /// All of them must pass; none: nobody checks.
     pub checks: Vec<CheckSettings>,
@@ -57,6 +63,8 @@ impl Farm {
             mode: config.mode.word().to_owned(),
             scheduler: config.scheduler.word().to_owned(),
             timeouts: (&config.timeouts).into(),
+            allow: config.lists.allow().into(),
+            deny: config.lists.deny().into(),
             enabled: config.enabled,
             checks: config.checks.iter().map(Into::into).collect(),
             connections: of.backends.iter().map(|backend| backend.connections).sum(),
@@ -65,6 +73,21 @@ impl Farm {
             bytes: Directions { r#in: traffic.bytes_in, out: traffic.bytes_out },
             backends,
         })
+    }
+}
+
+/// A list of prefixes, which may be very long: the configuration has all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Prefixes {
+    pub count: usize,
+    /// The first of them in their order; of short lists all.
+    #[schema(max_items = 10)]
+    pub first: Vec<String>,
+}
+
+impl From<&[IpNet]> for Prefixes {
+    fn from(of: &[IpNet]) -> Self {
+        Self { count: of.len(), first: of.iter().take(PREFIXES_TOLD).map(ToString::to_string).collect() }
     }
 }
 

@@ -73,6 +73,8 @@ pub struct FarmSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<AffinitySettings>,
     pub timeouts: TimeoutSettings,
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
     pub passive: PassiveSettings,
     pub on_change: Vec<HookSettings>,
     pub backend: Vec<BackendSettings>,
@@ -83,18 +85,24 @@ impl From<&model::Farm> for FarmSettings {
     fn from(of: &model::Farm) -> Self {
         Self {
             name: of.name.to_string(),
-            vip: of.vips.iter().map(ToString::to_string).collect(),
+            vip: texts(&of.vips),
             ports: ports(&of.ports),
             protocol: protocols(of.protocols),
             plain: plain(&keys::FARM, of),
             affinity: of.affinity.as_ref().map(Into::into),
             timeouts: (&of.timeouts).into(),
+            allow: texts(of.lists.allow()),
+            deny: texts(of.lists.deny()),
             passive: (&of.passive).into(),
             on_change: of.on_change.iter().map(Into::into).collect(),
             backend: of.backends.iter().map(Into::into).collect(),
             check: of.checks.iter().map(Into::into).collect(),
         }
     }
+}
+
+fn texts(of: &[impl ToString]) -> Vec<String> {
+    of.iter().map(ToString::to_string).collect()
 }
 
 /// The keys of a table that hold one plain value.

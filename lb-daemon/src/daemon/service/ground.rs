@@ -11,7 +11,7 @@ use lb_core::state::Peer;
 use super::Service;
 use crate::clock;
 use crate::daemon::former::Former;
-use crate::daemon::ground::Ground;
+use crate::daemon::ground::{Ground, WriteLists};
 use crate::daemon::in_force::InForce;
 use crate::daemon::jobs::{Done, Jobs};
 use crate::daemon::operators::Setting;
@@ -32,6 +32,11 @@ impl Ground for Service {
 
     fn kept_at(&self) -> &Path {
         self.operators.path()
+    }
+
+    fn lists(&self) -> WriteLists {
+        let lists = self.forwarding.lists();
+        Box::new(move |config| lists.bring(config))
     }
 
     fn consequences(&self, new: &Config) -> Changes {
@@ -68,6 +73,7 @@ impl Ground for Service {
         }
         self.forwarding.keep_vips(&former.gone);
         self.follow();
+        self.forwarding.tidy_lists(self.in_force.config(), &self.jobs);
         self.forwarding.want(self.in_force.config());
         if !former.missed.is_empty() {
             self.judged(former.missed, None);
@@ -83,6 +89,7 @@ impl Ground for Service {
         }
         self.operators.rename(&former.heirs);
         let (config, forwarding) = (self.in_force.config(), &self.forwarding);
+        forwarding.tidy_lists(config, &self.jobs);
         let id = |farm: &Farm, backend: &Backend| forwarding.backend_id(farm, backend);
         self.health.remember_departed(former, config, id);
         self.checks.set_targets(self.health.targets_after(config, former));

@@ -56,6 +56,13 @@ pub static FARM: Schema = Schema {
         )
         .absent("none"),
         Key::new("timeouts", TABLE, "How long a connection may be idle.").absent("see below"),
+        Key::new(
+            "allow",
+            list("prefix or list", &["string", "array"]),
+            "Who may connect, as in `[\"10.0.0.0/8\", \"2001:db8::/32\"]`; with it, nobody else. See below.",
+        )
+        .absent("everyone"),
+        Key::new("deny", list("prefix or list", &["string", "array"]), "Who may not connect. See below.").absent("nobody"),
         Key::new("enabled", Takes::Boolean(true), "A farm that is not enabled takes no traffic.").plain(Place::Farm(field!(enabled))),
         Key::new(
             "on_down",
@@ -99,8 +106,6 @@ pub static FARM: Schema = Schema {
     ],
     later: &[
         ("limits", "remove it; the farm takes as many connections as [daemon] connections allows"),
-        ("allow", "remove it, and let the host's firewall or the backends decide who may connect"),
-        ("deny", "remove it, and let the host's firewall or the backends decide who may connect"),
         ("redirect", "remove this farm; let the backends redirect to HTTPS"),
     ],
     elsewhere: &[],
