@@ -11,7 +11,8 @@ use lb_common::verdict::Verdict;
 use crate::calls::Calls;
 use crate::family::Family;
 use crate::maps;
-use crate::work::{SENDS, Work};
+use crate::step::SENDS;
+use crate::work::Work;
 
 /// A bucket of the map.
 #[derive(Clone, Copy)]

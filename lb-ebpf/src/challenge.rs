@@ -9,8 +9,8 @@ use lb_common::wire::Tcp;
 use crate::calls::Calls;
 use crate::maps;
 use crate::open;
+use crate::step::{CHOOSES, OPENS};
 use crate::work::Work;
-use crate::{CHOOSES, OPENS};
 
 /// Whether newcomers to the farm are asked at present.
 #[inline(always)]

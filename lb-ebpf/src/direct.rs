@@ -15,10 +15,8 @@ use crate::calls::Calls;
 use crate::line::Line;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
+use crate::step::HANDS;
 use crate::work::Work;
-
-/// The packet is to be handed on by [`hand`].
-pub const HANDS: u64 = u64::MAX - 8;
 
 /// No line: the packet goes to whom the choice in the scratch space names.
 const NO_LINE: u32 = u32::MAX;

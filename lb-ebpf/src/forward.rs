@@ -11,6 +11,7 @@ use crate::context::Frame;
 use crate::direct;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
+use crate::step::HANDS;
 use crate::work::Work;
 
 /// Sends a packet on that took the slow way: by the line that was found there. A function of its own; see `main`.
@@ -31,13 +32,13 @@ pub fn first<F: Calls>(work: &mut Work<F>, found: &Found) -> u64 {
     let Some(backend) = maps::backend(number) else { return Verdict::Inconsistent as u64 };
     let (leg, control) = (work.read.leg, work.control);
     let sent = deliver::<F>(&mut work.frame, leg, control, found, backend, Verdict::Opened);
-    if sent >> 32 != 0 && sent != direct::HANDS {
+    if sent >> 32 != 0 && sent != HANDS {
         maps::count_opened(number, work.is_tcp());
     }
     sent
 }
 
-/// The verdict on the packet, and the interface it leaves by in the high half; or [`direct::HANDS`].
+/// The verdict on the packet, and the interface it leaves by in the high half; or [`HANDS`].
 #[inline(always)]
 pub fn deliver<F: Calls>(
     frame: &mut Frame,

@@ -17,11 +17,8 @@ use crate::maps::{self, Leg};
 use crate::parse;
 use crate::refuse;
 use crate::steer;
+use crate::step::QUOTES;
 use crate::work::Work;
-
-/// The packet is an ICMP error, and the flow of the packet that it quotes stands in the scratch space, reversed: as that of those
-/// that come from where the error comes from.
-pub const QUOTES: u64 = u64::MAX - 6;
 
 /// What becomes of an ICMP message. A function of its own; see `main`.
 #[inline(never)]

@@ -28,9 +28,11 @@ mod parse;
 mod ports;
 mod refuse;
 mod schedule;
+mod scratch;
 mod select;
 mod sockets;
 mod steer;
+mod step;
 mod work;
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
@@ -46,13 +48,11 @@ use lb_common::wire::{Ethernet, IpHeader as _, protocol};
 
 use crate::calls::Calls;
 use crate::context::Frame;
-use crate::direct::HANDS;
 use crate::family::{V4, V6};
-use crate::icmp::QUOTES;
 use crate::maps::Leg;
-use crate::open::ENTERS;
 use crate::steer::Steered;
-use crate::work::{SENDS, Work, pack};
+use crate::step::{ASKS, CHOOSES, ENTERS, HANDS, ICMP, NOTES, OPENS, QUOTES, SENDS, SLOW};
+use crate::work::{Work, pack};
 
 #[xdp]
 pub fn drover(ctx: XdpContext) -> u32 {
@@ -89,19 +89,6 @@ pub fn drover(ctx: XdpContext) -> u32 {
         Disposition::Forward => unsafe { bpf_redirect(egress, 0) as u32 },
     }
 }
-
-/// What the fast way has come to, where it is no outcome: the packet takes the slow one.
-const SLOW: u64 = u64::MAX;
-/// The same of the slow way: the packet opens a connection.
-pub const OPENS: u64 = u64::MAX - 1;
-/// It would open one, if its sender is known to be there.
-const ASKS: u64 = u64::MAX - 4;
-/// It opens one, as soon as its backend is chosen.
-pub const CHOOSES: u64 = u64::MAX - 5;
-/// It is an ICMP message.
-const ICMP: u64 = u64::MAX - 7;
-/// It is to be sent on, and has shown its sender to be there: that is to be noted.
-const NOTES: u64 = u64::MAX - 6;
 
 /// Most packets of a host that does other things, too, go no further than this. An ICMP error may concern us by what it quotes alone.
 #[inline(always)]

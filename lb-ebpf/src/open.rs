@@ -15,6 +15,7 @@ use crate::lookup::Found;
 use crate::maps::{self, LastResort, Scratch};
 use crate::ports;
 use crate::select::Choice;
+use crate::step::ENTERS;
 use crate::work::{Outcome, Work};
 
 /// Ports that are tried for one connection: its client's own, then some that seem to be free.
@@ -36,9 +37,6 @@ pub fn open<F: Calls>(context: *mut xdp_md) -> u64 {
         None => Verdict::Inconsistent as u64,
     }
 }
-
-/// Both lines are claimed; they are to be written.
-pub const ENTERS: u64 = u64::MAX - 3;
 
 /// Writes both lines of a connection that [`open`] has claimed, and sends its first packet on. A function of its own; see `main`.
 #[inline(never)]

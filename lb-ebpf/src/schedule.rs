@@ -8,7 +8,6 @@ use lb_common::abi::{FARM_AFFINE, NO_TABLE, SCHEDULER_SOURCE, SCHEDULER_TURNS, T
 use lb_common::hash;
 use lb_common::verdict::Verdict;
 
-use crate::OPENS;
 use crate::affinity;
 use crate::calls::Calls;
 use crate::context::opaque;
@@ -17,6 +16,7 @@ use crate::family::Family;
 use crate::maps;
 use crate::open;
 use crate::select;
+use crate::step::OPENS;
 use crate::work::{Outcome, Work};
 
 /// Completes the choice for a packet that opens a connection. A function of its own; see `main`.

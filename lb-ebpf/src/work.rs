@@ -9,12 +9,10 @@ use crate::context::Frame;
 use crate::family::Family;
 use crate::lookup::Found;
 use crate::maps::{self, Scratch};
+use crate::step::SENDS;
 
 /// A packet that is to be sent on, or the verdict that ended its way.
 pub type Outcome = Result<(), Verdict>;
-
-/// The packet is to be sent on; see [`Work::send_by`].
-pub const SENDS: u64 = u64::MAX - 2;
 
 pub struct Work<F: Family> {
     pub frame: Frame,

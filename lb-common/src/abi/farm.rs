@@ -42,7 +42,13 @@ pub const FARM_LATE: u16 = 2;
 pub const FARM_AFFINE: u16 = 4;
 
 /// Not everybody may come: its newcomers have to meet an [`Admission`](super::Admission).
-pub const FARM_ADMITS: u16 = 4;
+pub const FARM_ADMITS: u16 = 8;
+
+const _: () = assert!(
+    FARM_REFUSES + FARM_LATE + FARM_AFFINE + FARM_ADMITS
+        == FARM_REFUSES | FARM_LATE | FARM_AFFINE | FARM_ADMITS,
+    "each has a bit of its own"
+);
 
 impl Default for FarmEntry {
     fn default() -> Self {

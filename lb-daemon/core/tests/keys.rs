@@ -67,17 +67,19 @@ fn file(schema: &Schema, key: &Key, value: Option<Node>) -> Node {
     // A key that needs another, or does not go with it, has what it needs.
     let eject = vec![("eject", node(Value::Bool(key.name != "mode")))];
     let backend = with(vec![("address", text("10.0.0.11"))], &keys::BACKEND);
-    let farm = vec![
+    let mut farm = vec![
         ("name", text("web")),
         ("vip", text("192.0.2.10")),
         ("ports", node(Value::Integer(80))),
-        ("affinity", with(vec![], &keys::AFFINITY)),
         ("timeouts", with(vec![], &keys::TIMEOUTS)),
         ("passive", with(eject, &keys::PASSIVE)),
         ("on_change", with(vec![("command", text("true"))], &keys::ON_CHANGE)),
         ("backend", list(vec![backend])),
         ("check", list(vec![with(check, &keys::CHECK)])),
     ];
+    if key.name != "mode" {
+        farm.push(("affinity", with(vec![], &keys::AFFINITY)));
+    }
     let daemon = with(vec![("interfaces", text("eth0"))], &keys::DAEMON);
     table(vec![("daemon", daemon), ("farm", list(vec![with(farm, &keys::FARM)]))])
 }

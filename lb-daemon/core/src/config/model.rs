@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod affinity;
 mod check;
 mod lists;
 
+pub use affinity::Affinity;
 pub use check::{BodyMatch, Check, CheckKind, CommandCheck, CommandContract, HttpCheck, Tls};
 pub use lists::{Lists, Rule};
 
@@ -323,22 +325,6 @@ impl Word for Scheduler {
         ("weighted-round-robin", Self::WeightedRoundRobin),
         ("source-hash", Self::SourceHash),
     ];
-}
-
-/// A source keeps the backend it had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Affinity {
-    /// After its last connection.
-    pub timeout: Duration,
-    /// Sources are one if so many leading bits of their addresses are the same: 1 to 32, and 1 to 128.
-    pub prefix_v4: u8,
-    pub prefix_v6: u8,
-}
-
-impl Default for Affinity {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(30 * 60), prefix_v4: 32, prefix_v6: 128 }
-    }
 }
 
 /// How long a connection may stay idle in each of its states. The defaults of `established`, `half_closed` and `udp` are the

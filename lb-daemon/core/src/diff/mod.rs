@@ -4,6 +4,7 @@
 //! The order lets packets find every map complete at every moment: what others refer to comes first, references next,
 //! and what is no longer referred to goes last.
 
+mod filter;
 mod observed;
 mod plan;
 mod vips;

@@ -12,6 +12,7 @@ use lb_common::abi::{
     ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
+use super::filter::{admit, contains};
 use super::observed::{Numbers, addresses, entry_of};
 use super::vips::Vips;
 use super::{DiffError, MapOp, Number, Observed, free};
@@ -381,22 +382,4 @@ fn label_of(farm: &DesiredFarm, backend: &DesiredBackend) -> BackendLabel {
 
 fn fits(what: &'static str, wanted: usize, most: u32) -> Result<(), DiffError> {
     if wanted > most as usize { Err(DiffError::TooMany { what, wanted, most }) } else { Ok(()) }
-}
-
-fn admit(filter: &mut AddressFilter, address: MappedAddress) {
-    match unmapped(&address) {
-        Some(v4) => filter.insert(&v4),
-        None => filter.insert(&address),
-    }
-}
-
-fn contains(filter: &AddressFilter, address: MappedAddress) -> bool {
-    match unmapped(&address) {
-        Some(v4) => filter.may_contain(&v4),
-        None => filter.may_contain(&address),
-    }
-}
-
-fn unmapped(address: &MappedAddress) -> Option<[u8; 4]> {
-    std::net::Ipv6Addr::from(*address).to_ipv4_mapped().map(|v4| v4.octets())
 }
