@@ -77,7 +77,7 @@ pub struct Known {
     pub forward: u32,
     /// The backend's last acknowledgment number.
     pub reverse: u32,
-    /// The backend has said nothing since the client's last packet, not for a tick at least.
+    /// The backend has not answered the client's last packet, though it would have by now.
     pub silent: bool,
     /// The number of the client's SYN; once it is answered, of the first SYN-ACK; in the middle of a connection, of the last SYN.
     pub opening: u32,

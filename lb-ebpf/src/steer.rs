@@ -16,6 +16,10 @@ use crate::maps;
 use crate::ports;
 use crate::work::{Outcome, Work};
 
+/// Ticks that a backend has for its answer. After an answer to what makes no sense to it, it may be silent for that long, too:
+/// Linux answers once in half a second (`tcp_invalid_ratelimit`).
+const PATIENCE: i32 = 6;
+
 /// What became of a packet of a known connection.
 pub enum Steered {
     Done(Outcome),
@@ -75,7 +79,10 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
             ports::taken(F::Addr::backend(line), source_port::<F>(forward));
         }
     }
-    line.see(now);
+    // One that comes too soon after another may stay unanswered, and is no question.
+    if !matches!(action, Action::Probe) || since(now, line.last_seen()) >= PATIENCE {
+        line.see(now);
+    }
     // Who repeats his SYN still wants the port.
     if meta.is(State::Unanswered) && !meta.is_reverse() {
         reverse.see(now);
@@ -137,7 +144,7 @@ fn judge<F: Calls>(
         fins: meta.fins(),
         forward: forward.acknowledgment(),
         reverse: reverse.acknowledgment(),
-        silent: (forward.last_seen().wrapping_sub(reverse.last_seen()) as i32) > 0,
+        silent: is_unanswered(now, forward.last_seen(), reverse.last_seen()),
         opening: forward.opening(),
     };
     let step = tcp::judge(before, segment, backend.flags);
@@ -157,6 +164,18 @@ fn judge<F: Calls>(
         Answer::Reset => maps::count_answer(F::Addr::backend(line), true),
     }
     Ok(((after.state, after.fins), step.action))
+}
+
+/// The backend has said nothing to the client's last packet, though it had time to, and nothing shortly before it either.
+#[inline(always)]
+fn is_unanswered(now: u32, asked: u32, said: u32) -> bool {
+    since(asked, said) >= PATIENCE && since(now, asked) >= PATIENCE
+}
+
+/// Ticks from `then` to `now`; another CPU may be one ahead.
+#[inline(always)]
+fn since(now: u32, then: u32) -> i32 {
+    now.wrapping_sub(then) as i32
 }
 
 /// The port that a connection has towards its backend.

@@ -203,6 +203,48 @@ fn a_syn_on_a_drained_backends_connection_does_not_end_it_by_itself() {
     assert_eq!(old.talks(&mut rig), Ok(()), "the SYNs were forged");
 }
 
+/// Linux answers such a segment once in half a second, and a stranger may have had that answer.
+#[test]
+fn forged_syns_of_one_number_do_not_end_a_drained_backends_connection_that_was_idle() {
+    for pause in [0, 100, 300, 500, 600, 700, 2500] {
+        let mut rig = Rig::with(vec![web()]);
+        let mut old = Tcp::open(&mut rig, CLIENT, VIP).unwrap();
+        old.talks(&mut rig).unwrap();
+        Fate::Is(Draining).meets(&mut rig, &old.way.backend.clone());
+        rig.later(Duration::from_secs(60));
+        let answer = |rig: &mut Rig, old: &Tcp| {
+            old.way.down(rig, segment(ACK, old.backend_next, old.client_next), b"").unwrap();
+        };
+        let strange = segment(ACK, old.client_next.wrapping_sub(1 << 20), old.backend_next);
+        old.way.up(&mut rig, strange, b"").unwrap();
+        answer(&mut rig, &old);
+        let mut since_answer = 0;
+        for _ in 0..8 {
+            challenged(&mut rig, &old, 0x7000_0000);
+            if since_answer >= 500 {
+                answer(&mut rig, &old);
+                since_answer = 0;
+            }
+            rig.later(Duration::from_millis(pause));
+            since_answer += pause;
+        }
+        assert_eq!(old.talks(&mut rig), Ok(()), "{pause} ms apart");
+    }
+}
+
+#[test]
+fn a_client_that_repeats_its_syn_is_rid_of_a_drained_backend_that_says_nothing() {
+    let mut rig = Rig::with(vec![web()]);
+    let mut old = Tcp::open(&mut rig, CLIENT, VIP).unwrap();
+    old.talks(&mut rig).unwrap();
+    Fate::Is(Draining).meets(&mut rig, &old.way.backend.clone());
+    rig.later(Duration::from_secs(60));
+    challenged(&mut rig, &old, 0x7000_0000);
+    rig.later(Duration::from_secs(1));
+    let syn = old.way.by_client(segment(SYN, 0x7000_0000, 0), b"");
+    assert_eq!(rig.verdict(&syn), "opened");
+}
+
 #[test]
 fn a_syn_that_nobody_has_answered_goes_to_another_backend_when_its_own_is_down() {
     for fate in [Fate::Is(Down), Fate::Removed] {
