@@ -30,12 +30,17 @@ fn a_backend() -> Value {
     })
 }
 
+fn prefixes() -> Value {
+    let prefix = |i: u16| format!("{}/128", address(0xffff - i));
+    json!({"count": 100_000, "first": (0..10).map(prefix).collect::<Vec<_>>()})
+}
+
 fn a_farm() -> Value {
     let second = "86400s";
     json!({
         "name": name("f"), "status": "degraded", "vip": ["192.168.100.200", address(0xffff), address(0xfffe)],
         "ports": [25, 80, 143, 443, 465, "587-588", 993, 995, 8080, 8443], "protocol": ["tcp", "udp"],
-        "mode": "nat", "scheduler": "maglev", "enabled": true, "checks": [], "connections": 12_345_678,
+        "mode": "nat", "scheduler": "maglev", "allow": prefixes(), "deny": prefixes(), "enabled": true, "checks": [], "connections": 12_345_678,
         "timeouts": {"syn": second, "established": second, "half_closed": second, "fin": second, "udp": second},
         "connections_opened": u64::MAX, "packets": directions(), "bytes": directions(),
         "backends": [a_backend(), a_backend()],
