@@ -1,5 +1,5 @@
-//! Who serves a new connection of a farm whose scheduler is not the flow's hash alone, or whose sources keep their backend. This comes after the look for the flow's
-//! line, and not before as in [`crate::select`]: a repeated SYN takes nobody's turn.
+//! Who serves a new connection of a farm whose scheduler is not the flow's hash alone, or whose sources keep their backend. This
+//! comes after the look for the flow's line, and not before as in [`crate::select`]: a repeated SYN takes nobody's turn.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 

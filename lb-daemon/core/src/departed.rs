@@ -36,7 +36,8 @@ pub fn falls(is_down: bool, reported: Judgement) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Addresses, BackendName, Daemon, FarmName, XdpMode};
+    use crate::config::model::{Addresses, BackendName, FarmName};
+    use crate::test_config::config_of;
 
     fn backend(name: &str, last: u8) -> Backend {
         let address = Addresses { v4: Some([10, 0, 0, last].into()), v6: None };
@@ -48,17 +49,7 @@ mod tests {
         farm.vips = vec!["192.0.2.10".parse().unwrap()];
         farm.backends = vec![backend("a", 1), backend("b", 2)];
         change(&mut farm);
-        let daemon = Daemon {
-            interfaces: Vec::new(),
-            xdp_mode: XdpMode::Auto,
-            socket: "/s".into(),
-            socket_group: None,
-            state_dir: "/d".into(),
-            bpffs_dir: "/b".into(),
-            connections: None,
-            manage_vips: true,
-        };
-        Config { daemon, farms: vec![farm] }
+        config_of(vec![farm])
     }
 
     #[test]

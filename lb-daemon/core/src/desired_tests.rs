@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::model::Backend;
-use crate::config::model::{Daemon, XdpMode};
+use crate::test_config::config_of;
 use BackendStatus::{Down, Draining, Maintenance, Standby, Starting, Unchecked, Up};
 
 fn farm(priorities: &[u16]) -> Farm {
@@ -21,17 +21,7 @@ fn facts(statuses: &[BackendStatus]) -> Vec<BackendFacts> {
 }
 
 fn desired(farm: &Farm, facts: &[BackendFacts]) -> Desired {
-    let daemon = Daemon {
-        interfaces: vec!["eth0".to_owned()],
-        xdp_mode: XdpMode::Auto,
-        socket: "/run/x".into(),
-        socket_group: None,
-        state_dir: "/var/x".into(),
-        bpffs_dir: "/sys/x".into(),
-        connections: None,
-        manage_vips: true,
-    };
-    Desired::of(&Config { daemon, farms: vec![farm.clone()] }, |_| facts.to_vec())
+    Desired::of(&config_of(vec![farm.clone()]), |_| facts.to_vec())
 }
 
 #[test]

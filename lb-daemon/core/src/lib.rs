@@ -19,3 +19,5 @@ pub mod seats;
 pub mod sizing;
 pub mod standing;
 pub mod state;
+#[cfg(test)]
+mod test_config;

@@ -1,6 +1,6 @@
 //! The sweep: a tenth of both tables at a time, so that it delays nobody. It frees what has expired and what nobody will ever
-//! free, counts who is connected to whom, notes which source ports are taken, keeps the affinity of who is connected, and from each slice, which is a fair sample of its
-//! table, follows what newcomers may take.
+//! free, counts who is connected to whom, notes which source ports are taken, keeps the affinity of who is connected, and from
+//! each slice, which is a fair sample of its table, follows what newcomers may take.
 //!
 //! [`Sweeper`] remembers between slices; given up in the middle of a round, only that round's counts are lost.
 

@@ -59,7 +59,8 @@ fn same(old: &Backend, new: &Backend) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Addresses, Check, Daemon, Ports, XdpMode};
+    use crate::config::model::{Addresses, Check, Ports};
+    use crate::test_config::config_of;
 
     /// `web: a=1 b=2:443` is a farm with two backends at 10.0.0.1 and 10.0.0.2, one of them with a port of its own.
     fn config(farms: &[&str]) -> Config {
@@ -84,17 +85,7 @@ mod tests {
                 ..Farm::new(FarmName::new(name).unwrap())
             }
         };
-        let daemon = Daemon {
-            interfaces: vec!["eth0".into()],
-            xdp_mode: XdpMode::Auto,
-            socket: "/s".into(),
-            socket_group: None,
-            state_dir: "/d".into(),
-            bpffs_dir: "/b".into(),
-            connections: None,
-            manage_vips: true,
-        };
-        Config { daemon, farms: farms.iter().map(farm).collect() }
+        config_of(farms.iter().map(farm).collect())
     }
 
     fn told(heirs: &Heirs) -> Vec<String> {

@@ -76,7 +76,8 @@ pub fn vip_of(farm: &Farm, backend: SocketAddr) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Addresses, Backend, Daemon, Mode, Protocols, Scheduler, Timeouts, XdpMode};
+    use crate::config::model::{Addresses, Backend, Mode, Protocols, Scheduler, Timeouts};
+    use crate::test_config::config_of;
 
     fn farm(name: &str, backends: Vec<Backend>) -> Farm {
         Farm {
@@ -98,20 +99,6 @@ mod tests {
         let address =
             Addresses { v4: v4.map(|text| text.parse().unwrap()), v6: v6.map(|text| text.parse().unwrap()) };
         Backend { name: BackendName::new(name).unwrap(), address, port, weight: 1, priority: 0 }
-    }
-
-    fn config(farms: Vec<Farm>) -> Config {
-        let daemon = Daemon {
-            interfaces: vec!["eth0".into()],
-            xdp_mode: XdpMode::Auto,
-            socket: "/s".into(),
-            socket_group: None,
-            state_dir: "/d".into(),
-            bpffs_dir: "/b".into(),
-            connections: None,
-            manage_vips: true,
-        };
-        Config { daemon, farms }
     }
 
     fn listed(config: &Config) -> Vec<String> {
@@ -136,27 +123,27 @@ mod tests {
             "all both tcp 10.0.0.1:443",
             "all both tcp [2001:db8::1]:443",
         ];
-        assert_eq!(listed(&config(farms)), expected);
+        assert_eq!(listed(&config_of(farms)), expected);
     }
 
     #[test]
     fn the_port_of_the_check_comes_before_that_of_the_backend() {
         let mut farm = farm("web", vec![backend("b", Some("10.0.0.1"), None, Some(443))]);
         farm.checks[0].port = Some(8080);
-        assert_eq!(listed(&config(vec![farm])), ["web b tcp 10.0.0.1:8080"]);
+        assert_eq!(listed(&config_of(vec![farm])), ["web b tcp 10.0.0.1:8080"]);
     }
 
     #[test]
     fn a_ping_goes_to_the_address_and_names_no_port() {
         let mut farm = farm("web", vec![backend("b", Some("10.0.0.1"), None, Some(443))]);
         farm.checks[0].kind = crate::config::model::CheckKind::Icmp;
-        assert_eq!(listed(&config(vec![farm])), ["web b icmp 10.0.0.1"]);
+        assert_eq!(listed(&config_of(vec![farm])), ["web b icmp 10.0.0.1"]);
     }
 
     #[test]
     fn adoption_is_asked_for_each_address() {
         let both = backend("b", Some("10.0.0.1"), Some("2001:db8::1"), Some(80));
-        let targets = targets(&config(vec![farm("web", vec![both])]), |_, _, address| {
+        let targets = targets(&config_of(vec![farm("web", vec![both])]), |_, _, address| {
             if address.is_ipv4() { Judgement::Up } else { Judgement::Down }
         });
         assert_eq!(
