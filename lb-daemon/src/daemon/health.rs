@@ -162,10 +162,11 @@ impl Health {
         &mut self,
         as_of: (u64, u64),
         config: &Config,
+        handled: u64,
         id: impl Fn(&Farm, &Backend) -> Option<u16>,
     ) -> Vec<u16> {
         self.passive.watch(as_of, config, id);
-        self.passive.numbers()
+        self.passive.numbers(handled)
     }
 
     /// Takes their counters; who is to be checked at once, and of whom witnesses are to be heard.
@@ -317,7 +318,7 @@ mod tests {
     fn whose_ejection_is_over_is_told_to_be_back_unless_its_checks_say_otherwise() {
         let eject = "passive = { eject = true, at_most = 100 }";
         let (mut health, config, now) = (Health::default(), parse(&web(eject)), Instant::now());
-        assert_eq!(health.watched((1, 1), &config, id), [1, 2]);
+        assert_eq!(health.watched((1, 1), &config, 0, id), [1, 2]);
         let reports = vec![report("a", Judgement::Up), report("b", Judgement::Down)];
         health.take_reports(&config, reports, None, now);
         let suspicion = lb_core::health::passive::Suspicion::Resets(9);

@@ -45,10 +45,6 @@ impl Judgements {
         self.of(key).is_some_and(|health| health.status.serves())
     }
 
-    pub fn is_down(&self, key: &BackendKey) -> bool {
-        self.of(key).is_some_and(|health| health.status == Judgement::Down)
-    }
-
     /// How much of its weight counts, in percent.
     pub fn ramp(&self, key: &BackendKey) -> u8 {
         self.ramps.get(key).map_or(100, |(_, percent)| *percent)
@@ -176,7 +172,7 @@ mod tests {
         assert!(judgements.serves(&key("c")));
         assert_eq!(judgements.ramp(&key("c")), RAMP_FROM);
         assert_eq!((judgements.of(&key("a")), judgements.of(&key("b"))), (None, None));
-        assert!(before.serves(&key("a")) && before.is_down(&key("b")));
+        assert!(before.serves(&key("a")) && !before.serves(&key("b")));
     }
 
     #[test]

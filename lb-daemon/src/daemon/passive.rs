@@ -21,6 +21,8 @@ pub(super) struct Passive {
     watched: Vec<Watched>,
     /// As of which configuration and which change of the maps.
     as_of: Option<(u64, u64)>,
+    /// How many packets the data plane had dealt with at the last look, if whoever is watched was watched then, by his number.
+    handled: Option<u64>,
     /// Who is out, and why.
     ejected: BTreeMap<BackendKey, String>,
     hearing: Option<Hearing>,
@@ -83,12 +85,15 @@ impl Passive {
             Some(Watched { id, key, watch })
         });
         self.watched = watched.collect();
-        self.as_of = Some(as_of);
+        (self.as_of, self.handled) = (Some(as_of), None);
     }
 
-    /// The numbers of those who are watched.
-    pub fn numbers(&self) -> Vec<u16> {
-        self.watched.iter().map(|watched| watched.id).collect()
+    /// The numbers of those whose counters are to be read. `handled`: how many packets the data plane has dealt with in all; while
+    /// that stands still so do the counters, and only those are looked at of whom something is awaited.
+    pub fn numbers(&mut self, handled: u64) -> Vec<u16> {
+        let quiet = self.handled.replace(handled) == Some(handled);
+        let due = self.watched.iter().filter(|watched| !quiet || watched.watch.awaits());
+        due.map(|watched| watched.id).collect()
     }
 
     /// Takes the counters, by number.
@@ -234,7 +239,7 @@ mod tests {
         ] {
             let (config, mut passive) = watched(keys);
             let now = Instant::now();
-            assert_eq!(passive.numbers(), [1, 2]);
+            assert_eq!(passive.numbers(0), [1, 2]);
             let first = passive.take_pulses(&config, &resets(0), now);
             assert!(first.check.is_empty() && first.hear.is_empty());
             let suspected = passive.take_pulses(&config, &resets(9), now + Duration::from_millis(200));
@@ -246,7 +251,7 @@ mod tests {
     #[test]
     fn a_farm_that_wants_neither_is_not_watched_and_neither_is_one_that_is_disabled() {
         for keys in ["passive = { suspect = false }", "enabled = false"] {
-            assert!(watched(keys).1.numbers().is_empty(), "{keys}");
+            assert!(watched(keys).1.numbers(0).is_empty(), "{keys}");
         }
     }
 
@@ -267,12 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn while_the_data_plane_stands_still_only_they_are_looked_at_of_whom_something_is_awaited() {
+        let (config, mut passive) = watched("");
+        let now = Instant::now();
+        assert_eq!(passive.numbers(7), [1, 2], "nobody has been looked at");
+        passive.take_pulses(&config, &resets(0), now);
+        assert!(passive.numbers(7).is_empty());
+        assert_eq!(passive.numbers(8), [1, 2]);
+        let waits = Pulse { handshakes: 1, ..Pulse::default() };
+        passive.take_pulses(&config, &HashMap::from([(1, waits), (2, Pulse::default())]), now);
+        assert_eq!(passive.numbers(8), [1], "its silence may become long");
+        passive.watch((2, 1), &config, id);
+        assert_eq!(passive.numbers(8), [1, 2], "numbers may have changed hands");
+    }
+
+    #[test]
     fn a_watch_goes_on_over_a_change() {
         let (config, mut passive) = watched(EJECT);
         let now = Instant::now();
         passive.eject(&config, &key("a"), Suspicion::Resets(9), now).unwrap();
         passive.watch((2, 1), &config, |farm, backend| id(farm, backend).map(|id| id + 10));
-        assert_eq!(passive.numbers(), [11, 12]);
+        assert_eq!(passive.numbers(0), [11, 12]);
         assert!(passive.release(now).is_empty(), "it is still out");
         passive.watch((3, 1), &parse(""), id);
         assert_eq!(passive.release(now), [key("a")], "nobody watches it any more");

@@ -302,9 +302,12 @@ impl Service {
     fn take_pulses(&mut self, now: Instant) {
         let Self { in_force, forwarding, health, checks, .. } = self;
         let (config, as_of) = (in_force.config(), (in_force.generation(), forwarding.changes()));
-        let ids = health.watched(as_of, config, |farm, backend| forwarding.backend_id(farm, backend));
         let reader = forwarding.reader();
-        let pulses = match reader.pulses(ids) {
+        let pulses = reader.handled().and_then(|handled| {
+            let id = |farm: &Farm, backend: &Backend| forwarding.backend_id(farm, backend);
+            reader.pulses(health.watched(as_of, config, handled, id))
+        });
+        let pulses = match pulses {
             Ok(pulses) => pulses,
             Err(error) => return tracing::debug!("no look at the traffic: {error:#}"),
         };

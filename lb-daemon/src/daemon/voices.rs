@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use lb_core::config::model::{Backend, Farm};
 use lb_core::desired::{BackendFacts, rank};
+use lb_core::health::Judgement;
 use lb_core::standing::{Ground, Known};
 use lb_core::state::{AdminState, BackendStatus};
 
@@ -35,12 +36,19 @@ impl<'a> Voices<'a> {
     /// Status and weight of a farm's backends as of now, in order.
     pub fn facts(&self, farm: &Farm) -> Vec<BackendFacts> {
         let facts = farm.backends.iter().map(|backend| {
-            let key = (farm.name.clone(), backend.name.clone());
-            let weight = self.operators.of(&key).weight.unwrap_or(backend.weight);
-            let (ramp, failing) = (self.judgements.ramp(&key), self.judgements.is_down(&key));
+            let key = key(farm, backend);
+            let set = self.operators.of(&key);
+            let known = self.known_by(&key, set.admin, farm, backend);
+            let weight = set.weight.unwrap_or(backend.weight);
+            let failing = matches!(known.held, Some((Judgement::Down, _)));
             let unreachable = self.ways.must_not_be_taken(farm.mode, &backend.address);
-            let status = self.known(farm, backend).status();
-            BackendFacts { status, weight, ramp, failing, unreachable }
+            BackendFacts {
+                status: known.status(),
+                weight,
+                ramp: self.judgements.ramp(&key),
+                failing,
+                unreachable,
+            }
         });
         let mut facts: Vec<BackendFacts> = facts.collect();
         rank(farm, &mut facts);
@@ -50,25 +58,31 @@ impl<'a> Voices<'a> {
     /// Why a backend's status is what it is.
     pub fn said(&self, farm: &Farm, backend: &Backend, status: BackendStatus) -> Said {
         let key = key(farm, backend);
-        let (reason, ground) = self.known(farm, backend).reason(status);
+        let admin = self.operators.of(&key).admin;
+        let (reason, ground) = self.known_by(&key, admin, farm, backend).reason(status);
         let since = match ground {
             Ground::Judgement => self.judgements.of(&key).map(|health| health.since),
             Ground::Reach => self.ways.lack_since(farm.mode, &backend.address),
             Ground::Setting => None,
         };
         let since = since.or_else(|| self.operators.touched(&key));
-        Said { admin: self.operators.of(&key).admin, reason, since }
+        Said { admin, reason, since }
     }
 
     /// All that is known of a backend.
     pub fn known(&self, farm: &Farm, backend: &Backend) -> Known<'a> {
         let key = key(farm, backend);
+        self.known_by(&key, self.operators.of(&key).admin, farm, backend)
+    }
+
+    /// The same, by whoever has made the key already and asked the operators: this is asked of thousands each second.
+    fn known_by(&self, key: &BackendKey, admin: AdminState, farm: &Farm, backend: &Backend) -> Known<'a> {
         Known {
-            admin: self.operators.of(&key).admin,
-            ejected: self.passive.ejected(&key).map(String::as_str),
+            admin,
+            ejected: self.passive.ejected(key).map(String::as_str),
             farm_enabled: farm.enabled,
             checked: !farm.checks.is_empty(),
-            held: self.judgements.of(&key).map(|health| (health.status, health.reason.as_str())),
+            held: self.judgements.of(key).map(|health| (health.status, health.reason.as_str())),
             reach: self.ways.reach(farm.mode, &backend.address),
         }
     }
@@ -84,8 +98,6 @@ mod tests {
     use std::time::Duration;
 
     use lb_common::abi::NextHop;
-
-    use lb_core::health::Judgement;
 
     use super::*;
     use crate::daemon::judgements::Health;

@@ -9,7 +9,7 @@ use std::path::Path;
 use aya::maps::{MapData, PerCpuArray};
 use lb_common::abi::{FarmCounters, Turned, map};
 use lb_common::table::Occurrence;
-use lb_common::verdict::Verdict;
+use lb_common::verdict::{Disposition, Verdict};
 use lb_core::health::passive::Pulse;
 use lb_core::state::{self, ConnectionFilter, Occurrences, Traffic};
 
@@ -43,6 +43,21 @@ impl Reader {
             verdicts: maps::per_cpu(&pins, map::VERDICTS)?,
             occurrences: maps::per_cpu(&pins, map::OCCURRENCES)?,
         })
+    }
+
+    /// How many packets were dealt with in all, those left to the host apart: while this stands still, so do the counters of all
+    /// backends.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub fn handled(&self) -> anyhow::Result<u64> {
+        let ours = Verdict::ALL.iter().filter(|verdict| verdict.disposition() != Disposition::Pass);
+        ours.map(|verdict| self.verdict(*verdict)).sum()
+    }
+
+    fn verdict(&self, of: Verdict) -> anyhow::Result<u64> {
+        Ok(self.verdicts.get(&(of as u32), 0)?.iter().sum())
     }
 
     /// How backends have taken their handshakes, by number.
@@ -89,7 +104,7 @@ impl DataplaneReader for Reader {
     fn verdicts(&self) -> anyhow::Result<Vec<(&'static str, u64)>> {
         let mut all = Vec::new();
         for verdict in Verdict::ALL {
-            all.push((verdict.name(), self.verdicts.get(&(*verdict as u32), 0)?.iter().sum()));
+            all.push((verdict.name(), self.verdict(*verdict)?));
         }
         Ok(all)
     }

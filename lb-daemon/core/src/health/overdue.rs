@@ -32,6 +32,9 @@ impl Overdue {
 
     /// Who is to be looked at now.
     pub fn due(&mut self, now: Instant) -> Vec<TargetId> {
+        if self.next().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
         let later = self.looks.split_off(&(now + Duration::from_nanos(1), TargetId(0)));
         std::mem::replace(&mut self.looks, later).into_iter().map(|(_, id)| id).collect()
     }

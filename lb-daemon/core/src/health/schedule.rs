@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::state::Histogram;
 
+/// Probes that start within so long of each other start together: the process is woken once for them.
+const GRAIN: Duration = Duration::from_millis(10);
+
 /// Names a subject on the schedule; never used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubjectId(pub u64);
@@ -270,11 +273,13 @@ impl Schedule {
 }
 
 /// From the first probe to the subject's grid: above 0, at most `interval`. Multiples of the golden ratio, modulo 1,
-/// cover the interval evenly however many subjects there are.
+/// cover the interval evenly however many subjects there are; those that lie closer together than a grain start together.
 fn phase(id: SubjectId, interval: Duration) -> Duration {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let fraction = (id.0.wrapping_mul(GOLDEN) >> 32) as u32;
-    interval - interval.mul_f64(f64::from(fraction) / 2f64.powi(32)).min(interval - Duration::from_nanos(1))
+    let grains = (interval.as_nanos() / GRAIN.as_nanos()).max(1);
+    let skipped = (grains * u128::from(fraction)) >> 32;
+    interval - interval.mul_f64(skipped as f64 / grains as f64)
 }
 
 /// The first slot of the grid through `slot` after `now`.

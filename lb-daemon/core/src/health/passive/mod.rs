@@ -142,6 +142,13 @@ impl Watch {
         Some(suspicion)
     }
 
+    /// Whether something may follow from time alone, or of counters that were never read: else there is no need to look at them
+    /// while they stand still.
+    pub fn awaits(&self) -> bool {
+        let Some(last) = self.last else { return true };
+        self.waiting.is_some() || self.mute.is_some_and(|(_, before)| last.answered - before.answered >= MUTE)
+    }
+
     fn silence(&self, pulse: Pulse, now: Instant) -> Option<Suspicion> {
         let (since, before) = self.waiting?;
         let long = now.saturating_duration_since(since) >= SILENCE;
@@ -284,6 +291,28 @@ mod tests {
             }
         });
         assert!(watch(&unasked.collect::<Vec<_>>()).iter().all(Option::is_none), "not asked");
+    }
+
+    proptest::proptest! {
+        /// A row of looks, each after so many handshakes, answers and resets more; mostly nothing has happened.
+        #[test]
+        fn whom_nothing_is_awaited_of_need_not_be_looked_at_while_nothing_happens(
+            steps in proptest::collection::vec((0u64..4, 0u64..4, 0u64..9, 0u64..40), 1..200)
+        ) {
+            let (mut all, mut some, now) = (Watch::default(), Watch::default(), Instant::now());
+            let mut at = Pulse::default();
+            for (i, (asked, answered, reset, idle)) in steps.into_iter().enumerate() {
+                let before = at;
+                if idle < 10 {
+                    let counted = talk(at.handshakes + asked, at.answered + answered);
+                    at = Pulse { answered: at.answered + answered, reset: at.reset + reset / 5, ..counted };
+                }
+                let now = now + Duration::from_millis(200) * i as u32;
+                let told = all.handle_pulse(at, now);
+                let looked = (at != before || some.awaits()).then(|| some.handle_pulse(at, now)).flatten();
+                proptest::prop_assert_eq!(told, looked);
+            }
+        }
     }
 
     #[test]
