@@ -75,8 +75,16 @@ fn answer<A: Address>(
 /// pseudo-header where there is one.
 #[inline(always)]
 pub fn icmp(kind: u8, code: u8, body: Delta) -> IcmpHeader {
-    let sum = body.and(Delta::of(&[kind, code])).checksum();
-    [kind, code, sum[0], sum[1], 0, 0, 0, 0]
+    icmp_with_mtu(kind, code, 0, body)
+}
+
+/// The same with the size of the packets that would have passed, where there is one to tell: "fragmentation needed" (RFC 1191,
+/// section 4) and "packet too big" (RFC 4443, section 3.2).
+#[inline(always)]
+pub fn icmp_with_mtu(kind: u8, code: u8, mtu: u16, body: Delta) -> IcmpHeader {
+    let [high, low] = mtu.to_be_bytes();
+    let sum = body.and(Delta::of(&[kind, code, high, low])).checksum();
+    [kind, code, sum[0], sum[1], 0, 0, high, low]
 }
 
 /// The sum of the pseudo-header of the flow's answer; its order does not matter to the sum.

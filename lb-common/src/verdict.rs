@@ -97,6 +97,10 @@ verdicts! {
     ByTable = 35, "by_table", Forward, "belongs to no tracked connection and was sent to whom the farm's table names";
     /// By its lists.
     Denied = 36, "denied", Drop, "comes from an address from which its farm takes nobody";
+    /// Its sender is told, within limits: RFC 1191, RFC 8201.
+    TooBig = 37, "too_big", Drop, "is larger than what the way ahead of it carries";
+    /// No address of ours to send from, or no room in front of the frame.
+    NotWrapped = 38, "not_wrapped", Drop, "could not be wrapped for the tunnel to its backend";
 }
 
 impl Verdict {

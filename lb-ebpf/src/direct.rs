@@ -1,10 +1,10 @@
 //! Hands a packet of a connection on whose backend answers its client itself (modes `dsr`, `ipip`, `gue`): as it came, but for the
-//! hop that it takes.
+//! hop that it takes. Where a tunnel leads to the backend, [`crate::wrap`] does the rest.
 //!
 //! It is found by the scratch space: line and first word; see [`note`]. The one place where such a packet finds its way.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::INTERFACES_MAX;
+use lb_common::abi::{INTERFACES_MAX, is_tunnel};
 use lb_common::direct::{self, Known};
 use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, State};
 use lb_common::tcp::{self, Action, Direction};
@@ -15,7 +15,7 @@ use crate::calls::Calls;
 use crate::line::Line;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
-use crate::step::HANDS;
+use crate::step::{HANDS, WRAPS};
 use crate::work::Work;
 
 /// No line: the packet goes to whom the choice in the scratch space names.
@@ -45,26 +45,37 @@ pub fn note_unknown<F: Calls>(work: &mut Work<F>) -> u64 {
 pub fn hand<F: Calls>(context: *mut xdp_md) -> u64 {
     let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
     match try_hand(&mut work) {
-        Ok(egress) => u64::from(work.read.verdict) | u64::from(egress) << 32,
+        Ok(number) => number,
         Err(verdict) => verdict as u64,
     }
 }
 
+/// The verdict on the packet, and the interface it leaves by in the high half; or [`WRAPS`].
 #[inline(always)]
-fn try_hand<F: Calls>(work: &mut Work<F>) -> Result<u32, Verdict> {
+fn try_hand<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     let meta = work.read.meta;
     let (number, client) = whose(work)?;
     if work.read.leg.ttl <= 1 {
         return Err(Verdict::TtlExpired);
     }
+    if !meta.is_reverse() && is_tunnel(maps::backend(number).ok_or(Verdict::Inconsistent)?.mode) {
+        work.read.backend = u32::from(number);
+        return Ok(WRAPS);
+    }
     let bytes = work.frame.len() as u64;
     let egress = if meta.is_reverse() { to_client(work, client)? } else { to_backend(work, number)? };
-    maps::count(number, usize::from(meta.is_reverse()), bytes);
+    Ok(handed(work, number, bytes, egress))
+}
+
+/// Counts a packet that has been handed on: the outcome.
+#[inline(always)]
+pub fn handed<F: Calls>(work: &Work<F>, number: u16, bytes: u64, egress: u32) -> u64 {
+    maps::count(number, usize::from(work.read.meta.is_reverse()), bytes);
     if work.read.verdict == Verdict::Opened as u32 {
         // Whether it is answered nobody will see.
         maps::count_opened(number, false);
     }
-    Ok(egress)
+    u64::from(work.read.verdict) | u64::from(egress) << 32
 }
 
 /// The number of the packet's backend, and the way to its client, which only a reverse line knows.
@@ -109,7 +120,7 @@ fn to_backend<F: Calls>(work: &mut Work<F>, number: u16) -> Result<u32, Verdict>
 }
 
 #[inline(always)]
-fn take_hop<F: Calls>(work: &mut Work<F>) -> Result<(), Verdict> {
+pub fn take_hop<F: Calls>(work: &mut Work<F>) -> Result<(), Verdict> {
     work.frame.edit::<F::Header>(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)?.take_hop();
     Ok(())
 }

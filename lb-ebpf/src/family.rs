@@ -1,7 +1,7 @@
 //! What differs between IPv4 and IPv6.
 
 use aya_ebpf::maps::PerCpuArray;
-use lb_common::abi::{BackendEntry, FlowKey, NextHop};
+use lb_common::abi::{Address as _, BackendEntry, FlowKey, NextHop};
 use lb_common::checksum::Delta;
 use lb_common::refusal::{self, IcmpHeader};
 use lb_common::table::{Layout, Target};
@@ -23,6 +23,8 @@ pub trait Family {
     const TABLE: usize;
     /// The protocol of this family's ICMP.
     const ICMP: u8;
+    /// Bytes of a packet that every way carries: nobody sends smaller ones for being told to (RFC 791, RFC 8200, section 5).
+    const LEAST_MTU: u16;
 
     /// An ICMP error (RFC 792; RFC 4443, section 3) in answer to the flow `key`, by the sum of what it quotes; `length`
     /// in bytes, header included.
@@ -42,6 +44,9 @@ pub trait Family {
     fn scratch() -> &'static PerCpuArray<Scratch<Self::Addr>>;
     fn address(backend: &BackendEntry) -> Self::Addr;
     fn hop(backend: &BackendEntry) -> &NextHop;
+    /// Whether the tunnel of this family's packets leads to the backend's address of IPv4: to the one of their own family, if it has
+    /// one.
+    fn wraps_in_v4(backend: &BackendEntry) -> bool;
 }
 
 /// What the sender of a packet is told by ICMP.
@@ -49,6 +54,8 @@ pub trait Family {
 pub enum Told {
     PortUnreachable,
     TimeExceeded,
+    /// And how large it may be.
+    TooBig(u16),
 }
 
 /// Bytes that can be summed.
@@ -75,12 +82,14 @@ impl Family for V4 {
     const ETHERTYPE: u16 = Ethernet::IPV4;
     const TABLE: usize = 0;
     const ICMP: u8 = protocol::ICMP;
+    const LEAST_MTU: u16 = 68;
 
     #[inline(always)]
     fn error(told: Told, _: &FlowKey<[u8; 4]>, quote: Delta, _: u16) -> IcmpHeader {
         match told {
             Told::PortUnreachable => refusal::icmp(3, 3, quote),
             Told::TimeExceeded => refusal::icmp(11, 0, quote),
+            Told::TooBig(mtu) => refusal::icmp_with_mtu(3, 4, mtu, quote),
         }
     }
 
@@ -109,6 +118,10 @@ impl Family for V4 {
     fn hop(backend: &BackendEntry) -> &NextHop {
         &backend.hop_v4
     }
+    #[inline(always)]
+    fn wraps_in_v4(backend: &BackendEntry) -> bool {
+        backend.address_v4 != [0; 4]
+    }
 }
 
 impl Family for V6 {
@@ -119,6 +132,7 @@ impl Family for V6 {
     const ETHERTYPE: u16 = Ethernet::IPV6;
     const TABLE: usize = 1;
     const ICMP: u8 = protocol::ICMPV6;
+    const LEAST_MTU: u16 = Ipv6::LEAST_MTU;
 
     #[inline(always)]
     fn error(told: Told, key: &FlowKey<[u8; 16]>, quote: Delta, length: u16) -> IcmpHeader {
@@ -126,6 +140,7 @@ impl Family for V6 {
         match told {
             Told::PortUnreachable => refusal::icmp(1, 4, sum),
             Told::TimeExceeded => refusal::icmp(3, 0, sum),
+            Told::TooBig(mtu) => refusal::icmp_with_mtu(2, 0, mtu, sum),
         }
     }
 
@@ -168,5 +183,9 @@ impl Family for V6 {
     #[inline(always)]
     fn hop(backend: &BackendEntry) -> &NextHop {
         &backend.hop_v6
+    }
+    #[inline(always)]
+    fn wraps_in_v4(backend: &BackendEntry) -> bool {
+        backend.address_v6.words() == [0; 2]
     }
 }

@@ -34,6 +34,7 @@ mod sockets;
 mod steer;
 mod step;
 mod work;
+mod wrap;
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::generated::bpf_redirect;
@@ -51,7 +52,7 @@ use crate::context::Frame;
 use crate::family::{V4, V6};
 use crate::maps::Leg;
 use crate::steer::Steered;
-use crate::step::{ASKS, CHOOSES, ENTERS, HANDS, ICMP, NOTES, OPENS, QUOTES, SENDS, SLOW};
+use crate::step::{ASKS, CHOOSES, ENTERS, HANDS, ICMP, NOTES, OPENS, QUOTES, SENDS, SLOW, WRAPS};
 use crate::work::{Work, pack};
 
 #[xdp]
@@ -124,7 +125,11 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
         if number == QUOTES {
             number = icmp::pass_on::<F>(context);
         }
-        return if number == HANDS { direct::hand::<F>(context) } else { number };
+        if number == HANDS {
+            number = direct::hand::<F>(context);
+        }
+        // Nobody is told of what became of an error.
+        return if number == WRAPS { wrap::wrap::<F>(context) } else { number };
     }
     if number == SLOW {
         number = known::<F>(context);
@@ -152,6 +157,12 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     }
     if number == HANDS {
         number = direct::hand::<F>(context);
+    }
+    if number == WRAPS {
+        number = wrap::wrap::<F>(context);
+    }
+    if number == Verdict::TooBig as u64 {
+        number |= refuse::tell_size::<F>(context);
     }
     if number == Verdict::Refused as u64 {
         return refuse::refuse::<F>(context);

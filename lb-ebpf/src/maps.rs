@@ -68,13 +68,14 @@ static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::ROOM, 0);
 #[map]
 static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, 0);
 #[map]
-static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(1, 0);
+static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(2, 0);
 
 /// The lines of a connection table less one. The daemon sets it before it loads the program.
 #[unsafe(no_mangle)]
 static LINES_MASK: u32 = (1 << 20) - 1;
 
-/// Answers to refused packets that this CPU has sent in a tick.
+/// Answers to refused packets that this CPU has sent in a tick; and to packets that are too large: who floods a farm that is down keeps
+/// nobody from learning how much his way carries.
 #[repr(C)]
 pub struct Refusals {
     tick: u32,
@@ -265,7 +266,18 @@ pub fn ports(backend: u16, word: u32) -> Option<*mut u64> {
 /// Whether this CPU may answer another refused packet in this tick.
 #[inline(always)]
 pub fn may_refuse(control: &Control) -> bool {
-    let Some(refusals) = REFUSALS.get_ptr_mut(0) else { return false };
+    may_answer(control, 0)
+}
+
+/// The same for a packet that is too large.
+#[inline(always)]
+pub fn may_tell_size(control: &Control) -> bool {
+    may_answer(control, 1)
+}
+
+#[inline(always)]
+fn may_answer(control: &Control, kind: u32) -> bool {
+    let Some(refusals) = REFUSALS.get_ptr_mut(kind) else { return false };
     // SAFETY: this CPU's own entry; XDP programs of one CPU do not interrupt each other.
     let refusals = unsafe { &mut *refusals };
     if refusals.tick != control.now {

@@ -87,6 +87,24 @@ pub fn expire<F: Calls>(context: *mut xdp_md) -> u64 {
     }
 }
 
+/// Makes a packet that is too large for its way the answer that says how large it may be (RFC 1191, RFC 8201), within a limit of its
+/// own. A sender that has not asked for that by DF is told as well: nobody here takes packets apart, and it can. A function of its own;
+/// see `main`. It gives the interface that the answer leaves by in the high half, or 0.
+#[inline(never)]
+pub fn tell_size<F: Calls>(context: *mut xdp_md) -> u64 {
+    let Some(mut work) = Work::<F>::of(context) else { return 0 };
+    let Ok(header) = parse::ip::<F>(&work.frame) else { return 0 };
+    let key = FlowKey::new(header.src(), header.dst(), [0; 2], [0; 2], header.protocol());
+    if !maps::may_tell_size(work.control) {
+        return 0;
+    }
+    let told = Told::TooBig(work.read.mtu as u16);
+    match turn::<F>(&mut work.frame, |frame| error::<F>(frame, &key, told)) {
+        Ok(()) => u64::from(work.frame.ingress()) << 32,
+        Err(_) => 0,
+    }
+}
+
 /// Sends what `fill` makes of the frame back to where it came from.
 #[inline(always)]
 pub fn turn<F: Calls>(

@@ -37,6 +37,10 @@ pub struct Scratch<A> {
     pub flags: u32,
     /// What is counted of a packet that is handed on as it is, if that succeeds.
     pub verdict: u32,
+    /// The number of the backend whose tunnel it takes.
+    pub backend: u32,
+    /// Bytes of the largest packet that would have fitted.
+    pub mtu: u32,
     /// Not 0: what it has done to its connection's state is to be noted elsewhere, too.
     pub notes: u32,
     /// Where a farm's list is asked for its source.

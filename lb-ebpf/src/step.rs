@@ -4,7 +4,8 @@
 /// Each has its own number: the compiler sees to it.
 #[repr(u64)]
 enum Step {
-    Quotes = u64::MAX - 9,
+    Wraps = u64::MAX - 10,
+    Quotes,
     Icmp,
     Hands,
     Notes,
@@ -32,6 +33,8 @@ pub const CHOOSES: u64 = Step::Chooses as u64;
 pub const NOTES: u64 = Step::Notes as u64;
 /// It is to be handed on as it is, by [`crate::direct::hand`].
 pub const HANDS: u64 = Step::Hands as u64;
+/// It is to be handed on in another one, by [`crate::wrap::wrap`].
+pub const WRAPS: u64 = Step::Wraps as u64;
 /// It is an ICMP message.
 pub const ICMP: u64 = Step::Icmp as u64;
 /// It is an ICMP error, and the flow of the packet that it quotes stands in the scratch space, reversed: as that of those that come

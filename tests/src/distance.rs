@@ -74,7 +74,7 @@ impl Drop for Distance {
 }
 
 /// A TUN device of packets alone in the network that this thread is in.
-fn tun(name: &str) -> Result<File> {
+pub(crate) fn tun(name: &str) -> Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).open("/dev/net/tun").context("/dev/net/tun")?;
     // SAFETY: zeroes are an `ifreq` without a name and flags.

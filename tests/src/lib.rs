@@ -20,6 +20,7 @@ pub mod steady;
 pub mod talker;
 pub mod topology;
 pub mod traffic;
+pub mod tunnel;
 pub mod wait;
 pub mod wire;
 

@@ -89,6 +89,7 @@ pub const BACKEND_RETURNS: u16 = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct BackendEntry {
+    /// Where packets of IPv4 for it go next, and those of IPv6. In a tunnel they may be addressed to the same one.
     pub hop_v4: NextHop,
     pub hop_v6: NextHop,
     /// Its farm's.
@@ -105,8 +106,27 @@ pub struct BackendEntry {
     pub mode: u8,
     pub reserved: u8,
     pub address_v6: MappedAddress,
+    pub path: Path,
     /// Fills a cache line.
-    pub padding: [u64; 6],
+    pub padding: [u64; 2],
+}
+
+/// What is known of the ways to a backend's addresses: what outer headers of packets for it say. Zeros: it is not known, or not
+/// looked for by the daemon that wrote the entry.
+///
+/// Written word by word: while the source of IPv6 changes, a packet may get two addresses' halves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Path {
+    /// This host's own addresses towards it.
+    pub source_v6: MappedAddress,
+    pub source_v4: [u8; 4],
+    /// Bytes of the largest packet that the ways carry.
+    pub mtu_v4: u16,
+    pub mtu_v6: u16,
+    /// Where it takes packets that are wrapped in UDP.
+    pub port: Port,
+    pub reserved: [u16; 3],
 }
 
 /// A name, padded with zeros.
@@ -164,11 +184,12 @@ pub struct BackendCounters {
     pub reset: u64,
 }
 
-const _: () = assert!(size_of::<NextHop>() == 16 && size_of::<BackendEntry>() == 128);
+const _: () =
+    assert!(size_of::<Path>() == 32 && size_of::<NextHop>() == 16 && size_of::<BackendEntry>() == 128);
 const _: () = assert!(size_of::<BackendLabel>() == 128 && size_of::<BackendCounters>() == 64);
 
 #[cfg(feature = "user")]
-// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+1+1, 16+48).
+// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+1+1, 16+(16+4+2+2+2+6)+16).
 unsafe impl aya::Pod for BackendEntry {}
 #[cfg(feature = "user")]
 // SAFETY: bytes.

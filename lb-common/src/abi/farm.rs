@@ -28,6 +28,17 @@ pub const MODE_NAT: u8 = 1;
 /// They are as they came, in a frame for the backend, who has the VIP himself and answers the client. So in all modes from here on.
 pub const MODE_DSR: u8 = 2;
 
+/// They are in a packet to its own address, IP in IP (RFC 2003, RFC 2473, RFC 4213).
+pub const MODE_IPIP: u8 = 3;
+/// The same, with UDP and GUE (draft-ietf-intarea-gue, variant 0) in between.
+pub const MODE_GUE: u8 = 4;
+
+/// Whether packets are wrapped on their way to the backend.
+#[inline(always)]
+pub const fn is_tunnel(mode: u8) -> bool {
+    mode >= MODE_IPIP
+}
+
 /// Whether the backend answers its clients itself: its part of a connection is not seen.
 #[inline(always)]
 pub const fn is_direct(mode: u8) -> bool {

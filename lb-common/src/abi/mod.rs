@@ -13,13 +13,13 @@ pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
 pub use admission::{Admission, FarmCounters, LIST_ALLOWS, LIST_BITS, LIST_DENIES, ListKey, Listed, Turned};
 pub use backend::{
     BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
-    BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label, NextHop,
+    BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label, NextHop, Path,
     TimeoutTicks,
 };
 pub use control::*;
 pub use farm::{
-    FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable,
-    NO_TABLE, TABLE_SIZE, is_direct,
+    FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_GUE, MODE_IPIP,
+    MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE, is_direct, is_tunnel,
 };
 pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
 pub use service::{

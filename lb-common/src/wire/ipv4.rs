@@ -2,6 +2,7 @@
 
 use super::{Head, Icmp, IpHeader, Transport, protocol};
 use crate::checksum::Delta;
+use crate::tunnel::{self, Inner};
 use crate::verdict::Verdict;
 
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ impl Ipv4 {
     const FRAGMENT: u16 = 0x3fff;
     /// The offset: 0 in the first fragment, which has the ports.
     const OFFSET: u16 = 0x1fff;
+    /// "Don't fragment", in the first byte of the flags.
+    const DONT_FRAGMENT: u8 = 0x40;
     /// Of what we send.
     const TTL: u8 = 64;
 
@@ -164,6 +167,17 @@ impl IpHeader for Ipv4 {
     }
 
     #[inline(always)]
+    fn inner(&self) -> Inner {
+        Inner {
+            length: u16::from_be_bytes(self.total_length),
+            class: self.tos,
+            whole: self.flags_fragment[0] & Self::DONT_FRAGMENT != 0,
+            id: self.id,
+            protocol: tunnel::IPV4,
+        }
+    }
+
+    #[inline(always)]
     fn turn(&mut self) {
         let (src, dst) = (self.dst, self.src);
         self.set(src, dst, Self::TTL);
@@ -171,6 +185,28 @@ impl IpHeader for Ipv4 {
 }
 
 impl Ipv4 {
+    /// The header of a packet around another one, whose length is `length` without it.
+    #[inline(always)]
+    pub fn around(inner: Inner, src: [u8; 4], dst: [u8; 4], protocol: u8, length: u16) -> Self {
+        let total = (length + Self::SIZE as u16).to_be_bytes();
+        let flags = if inner.whole { Self::DONT_FRAGMENT } else { 0 };
+        let [i0, i1] = inner.id;
+        let words = [0x45, inner.class, total[0], total[1], i0, i1, flags, 0, Self::TTL, protocol, 0, 0];
+        let sum = Delta::of(&words).and(Delta::of(&src)).and(Delta::of(&dst));
+        Self {
+            version_ihl: 0x45,
+            tos: inner.class,
+            total_length: total,
+            id: inner.id,
+            flags_fragment: [flags, 0],
+            ttl: Self::TTL,
+            protocol,
+            checksum: sum.checksum(),
+            src,
+            dst,
+        }
+    }
+
     /// Sets both addresses and takes one from the TTL, which must not be 0. `delta` is that of the addresses.
     #[inline(always)]
     pub fn redirect(&mut self, src: [u8; 4], dst: [u8; 4], delta: Delta) {

@@ -3,6 +3,7 @@
 use super::{Head, Icmp, IpHeader, Transport, protocol};
 use crate::abi::Address as _;
 use crate::checksum::Delta;
+use crate::tunnel::{self, Inner};
 use crate::verdict::Verdict;
 
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,8 @@ pub struct Ipv6 {
 impl Ipv6 {
     pub const SIZE: usize = size_of::<Self>();
     const FRAGMENT: u8 = 44;
+    /// What every way carries.
+    pub const LEAST_MTU: u16 = 1280;
     /// Of what we send.
     const HOPS: u8 = 64;
 }
@@ -130,6 +133,19 @@ impl IpHeader for Ipv6 {
     }
 
     #[inline(always)]
+    fn inner(&self) -> Inner {
+        let [first, second, ..] = self.version_class_flow;
+        let length = u16::from_be_bytes(self.payload_length).wrapping_add(Self::SIZE as u16);
+        Inner {
+            length,
+            class: first << 4 | second >> 4,
+            whole: length > Self::LEAST_MTU,
+            id: [0, 0],
+            protocol: tunnel::IPV6,
+        }
+    }
+
+    #[inline(always)]
     fn turn(&mut self) {
         let ([high, low], destination) = (self.dst.words(), self.src.words());
         self.src[..8].copy_from_slice(&high.to_ne_bytes());
@@ -140,6 +156,30 @@ impl IpHeader for Ipv6 {
 }
 
 impl Ipv6 {
+    /// The header of a packet around another one, whose length is `length` without it; `flow` is its label.
+    #[inline(always)]
+    pub fn around(
+        inner: Inner,
+        src: &[u8; 16],
+        dst: &[u8; 16],
+        protocol: u8,
+        length: u16,
+        flow: u16,
+    ) -> Self {
+        let [f0, f1] = flow.to_be_bytes();
+        let mut header = Self {
+            version_class_flow: [0x60 | inner.class >> 4, inner.class << 4, f0, f1],
+            payload_length: length.to_be_bytes(),
+            next_header: protocol,
+            hop_limit: Self::HOPS,
+            src: [0; 16],
+            dst: [0; 16],
+        };
+        header.set_source(src);
+        header.set_destination(dst);
+        header
+    }
+
     #[inline(always)]
     pub fn set_source(&mut self, to: &[u8; 16]) {
         to.copy_to(&mut self.src);

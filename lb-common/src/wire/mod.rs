@@ -12,6 +12,7 @@ pub use ipv6::Ipv6;
 pub use l4::{Head, Icmp, Tcp, Udp};
 
 use crate::checksum::Delta;
+use crate::tunnel::Inner;
 use crate::verdict::Verdict;
 
 /// Protocol numbers (IANA).
@@ -87,6 +88,9 @@ pub trait IpHeader: Sized {
     /// Gives the header another destination, and another source if there is one, and takes a hop, of which there must be one: what that is
     /// to an ICMP checksum.
     fn pass_on(&mut self, src: Option<&Self::Addr>, dst: &Self::Addr) -> Delta;
+
+    /// What an outer header takes over from it.
+    fn inner(&self) -> Inner;
 
     /// Makes it the header of the answer to its packet, but for lengths and protocol.
     fn turn(&mut self);

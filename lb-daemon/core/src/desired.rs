@@ -20,6 +20,18 @@ use crate::state::BackendStatus;
 /// Where packets for an address go next, for those addresses where it is known.
 pub type NextHops = HashMap<IpAddr, NextHop>;
 
+/// Own addresses and sizes on the ways to addresses, for those where they are known.
+pub type Paths = HashMap<IpAddr, Path>;
+
+/// A way to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// This host's own address on it; of the same family.
+    pub source: IpAddr,
+    /// Bytes of the largest packet that it carries.
+    pub mtu: u32,
+}
+
 /// What is known of a backend besides its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendFacts {
@@ -67,6 +79,8 @@ pub struct Desired {
     pub manage_vips: bool,
     /// VIPs that were taken away a short while ago: those who still speak to them are told.
     pub former_vips: Vec<MappedAddress>,
+    /// The ways to backends, former ones among them. Of one that is not here the maps keep what they hold.
+    pub paths: Paths,
     /// Addresses that the daemon has put in place and not taken away yet, wanted or not: the next daemon may have to.
     pub leaving_vips: Vec<MappedAddress>,
 }
@@ -75,6 +89,7 @@ pub struct Desired {
 pub struct DesiredFarm {
     pub name: FarmName,
     pub mode: Mode,
+    pub gue_port: u16,
     pub scheduler: Scheduler,
     /// What of a client's address counts, and how long it keeps its backend.
     pub rules: Rules,
@@ -178,6 +193,7 @@ impl Desired {
             DesiredFarm {
                 name: farm.name.clone(),
                 mode: farm.mode,
+                gue_port: farm.gue_port,
                 scheduler: farm.scheduler,
                 rules: rules(farm.affinity),
                 refuse: farm.when_all_down == WhenAllDown::Refuse,

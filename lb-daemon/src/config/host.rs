@@ -3,12 +3,14 @@
 //! A text is judged by its tree, and not by its model: a file with a mistake elsewhere is told these mistakes as well. What
 //! runs is judged by its model, again and again, since the host changes.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use lb_core::config::model::{CheckKind, Config, FarmName, USER};
 use lb_core::config::tree::{Node, Value};
 use lb_core::config::{ConfigError, Position};
 
+use super::own;
 use crate::pattern;
 use crate::program::{self, Unfit};
 
@@ -62,8 +64,17 @@ type Placed = (usize, ConfigError);
 /// Every defect of `root`'s farms.
 pub fn defects(root: &Node) -> Vec<Placed> {
     let mut errors = Vec::new();
+    let addresses = LazyCell::new(own::addresses);
     for (index, farm, path) in farms(root) {
         let mut own = Vec::new();
+        for (backend, path) in tables(farm, "backend", &path).into_iter().filter(|_| own::is_tunnel(farm)) {
+            let found = own::judge(backend, &path, &addresses);
+            own.extend(
+                found
+                    .into_iter()
+                    .map(|(node, path, unfit)| error(path, node.position.or(backend.position), unfit)),
+            );
+        }
         for (check, path) in tables(farm, "check", &path) {
             if check.get("type").and_then(string) == Some("command") {
                 judge_command(check, &path, &mut own);

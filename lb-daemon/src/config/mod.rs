@@ -12,6 +12,7 @@ mod ends;
 mod host;
 mod json;
 mod lines;
+mod own;
 mod patient;
 mod read;
 mod toml;

@@ -132,6 +132,7 @@ impl Forwarding {
         let mut desired = Desired::of(config, |farm| facts(farm, self.surroundings.ways()));
         desired.former_vips = self.former_vips.iter().map(mapped).collect();
         desired.leaving_vips = self.surroundings.ours().iter().map(|&vip| mapped(vip)).collect();
+        desired.paths.clone_from(self.surroundings.ways().paths());
         let (sweeping, changes) = (&self.sweeping, self.dataplane.changes());
         let hops = self.surroundings.ways().hops();
         self.dataplane.reconcile(&desired, hops, |number| sweeping.is_borne(number, changes))?;

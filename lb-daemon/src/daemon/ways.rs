@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use lb_common::abi::NextHop;
 use lb_core::config::model::{Addresses, Mode};
-use lb_core::desired::NextHops;
+use lb_core::desired::{NextHops, Path, Paths};
 use lb_core::standing::Reach;
 
 use crate::netlink::{Link, Resolution};
@@ -16,6 +16,8 @@ use crate::netlink::{Link, Resolution};
 pub(super) struct Ways {
     /// Last known: a backend keeps the one it had while another is looked for.
     hops: NextHops,
+    /// The same of this host's own addresses, and of sizes.
+    paths: Paths,
     /// Of those that have no next hop, or one by an interface that cannot be used.
     lacks: BTreeMap<IpAddr, Lack>,
     /// The same of those that a gateway leads to, in the mode that needs neighbours.
@@ -57,6 +59,7 @@ impl Ways {
                     if self.hops.insert(*address, hop) != Some(hop) {
                         tracing::debug!(%address, interface = hop.ifindex, "next hop of a backend");
                     }
+                    self.paths.extend(path(resolution).map(|path| (*address, path)));
                     if let Some(reason) = gateway(*address, resolution) {
                         let since = routed.get(address).map_or(now, |lack| lack.since);
                         self.routed.insert(*address, Lack { reason, asked: false, since });
@@ -76,6 +79,11 @@ impl Ways {
             self.lacks.insert(*address, Lack { reason, asked, since });
         }
         self.hops.retain(|address, _| resolutions.contains_key(address));
+        self.paths.retain(|address, _| resolutions.contains_key(address));
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     pub fn hops(&self) -> &NextHops {
@@ -125,6 +133,12 @@ impl Ways {
     }
 }
 
+/// What outer headers of packets for an address say.
+fn path(resolution: &Resolution) -> Option<Path> {
+    let Resolution::Resolved { source: Some(source), mtu, .. } = resolution else { return None };
+    Some(Path { source: *source, mtu: *mtu })
+}
+
 /// Why an address cannot be reached in mode `dsr` though there is a way to it.
 fn gateway(address: IpAddr, resolution: &Resolution) -> Option<String> {
     let Resolution::Resolved { via, .. } = resolution else { return None };
@@ -166,7 +180,8 @@ mod tests {
 
     fn resolved(ifindex: u32) -> Resolution {
         let via = ADDRESS.parse().unwrap();
-        Resolution::Resolved { ifindex, source_mac: [2; 6], destination_mac: [4; 6], mtu: 1500, via }
+        let (source_mac, destination_mac, source) = ([2; 6], [4; 6], Some("10.0.0.1".parse().unwrap()));
+        Resolution::Resolved { ifindex, source_mac, destination_mac, mtu: 1500, source, via }
     }
 
     fn unresolved(reason: &str, asked: bool) -> Resolution {
@@ -255,6 +270,7 @@ mod tests {
             source_mac: [2; 6],
             destination_mac: [4; 6],
             mtu: 1500,
+            source: None,
             via: via.parse().unwrap(),
         };
         take(&mut ways, behind("10.0.0.254"), &links, 1);

@@ -12,8 +12,10 @@ pub enum Resolution {
         /// Of the link that the frames leave by.
         source_mac: [u8; 6],
         destination_mac: [u8; 6],
-        /// Of that link.
+        /// Bytes of the largest packet that link and route carry.
         mtu: u32,
+        /// This host's own address towards it, if it has one that is no VIP.
+        source: Option<IpAddr>,
         /// Whose hardware address it is: the address itself, or a gateway.
         via: IpAddr,
     },
@@ -45,7 +47,8 @@ pub fn resolution(route: &Route, link: Option<&Link>, neighbour: Option<&Neighbo
                 ifindex: link.index,
                 source_mac: link.mac,
                 destination_mac: *mac,
-                mtu: link.mtu,
+                mtu: route.mtu.filter(|mtu| *mtu != 0).map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+                source: route.source,
                 via: route.via,
             };
             (resolved, *idle)
@@ -70,8 +73,11 @@ mod tests {
         const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
         const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
         let via = "10.0.0.254".parse().unwrap();
-        let route = Route { ifindex: 3, via, local: false };
+        let source = Some("10.0.0.1".parse().unwrap());
+        let route = Route { ifindex: 3, via, local: false, source, mtu: None };
         let local = Route { local: true, ..route };
+        let smaller = Route { mtu: Some(1400), ..route };
+        let larger = Route { mtu: Some(9000), ..route };
         let link = Link { name: "eth0".into(), index: 3, mac: OURS, mtu: 1500, up: true };
         let down = Link { up: false, ..link.clone() };
         let tunnel = Link { mac: [0; 6], ..link.clone() };
@@ -95,13 +101,16 @@ mod tests {
             ("link down", route, Some(&down), Some(&good), Err("eth0 is down"), false),
             ("no MAC", route, Some(&tunnel), None, Err("eth0 has no MAC address"), false),
             ("no link", route, None, Some(&good), Err("there is no link 3"), false),
+            ("a smaller route", smaller, Some(&link), Some(&good), Ok(()), false),
+            ("a larger route", larger, Some(&link), Some(&good), Ok(()), false),
             ("our own", local, Some(&link), Some(&good), Err("it is an address of this host"), false),
         ];
         for (description, route, link, neighbour, expected, probe) in table {
             let expected = match expected {
                 Ok(()) => {
                     let (source_mac, destination_mac) = (OURS, THEIRS);
-                    Resolution::Resolved { ifindex: 3, source_mac, destination_mac, mtu: 1500, via }
+                    let (ifindex, mtu) = (3, route.mtu.filter(|mtu| *mtu < 1500).unwrap_or(1500));
+                    Resolution::Resolved { ifindex, source_mac, destination_mac, mtu, source, via }
                 }
                 Err(reason) => Resolution::Unresolved {
                     reason: reason.to_owned(),

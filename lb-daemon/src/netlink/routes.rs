@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -19,6 +19,10 @@ pub struct Route {
     pub via: IpAddr,
     /// Whether the address is one of this host's own.
     pub local: bool,
+    /// The address that a packet of this host's own would come from.
+    pub source: Option<IpAddr>,
+    /// What the route says of the size of packets, if it does.
+    pub mtu: Option<u32>,
 }
 
 /// Why there is no way to an address.
@@ -84,10 +88,18 @@ fn parse(message: RouteMessage, addr: IpAddr) -> Result<Route, RouteError> {
     if !local && kind != RouteType::Unicast {
         return Err(RouteError::Unreachable("its route is not for unicast".into()));
     }
-    let (mut ifindex, mut via) = (None, addr);
+    let (mut ifindex, mut via, mut source, mut mtu) = (None, addr, None, None);
     for attribute in message.attributes {
         if let RouteAttribute::Oif(index) = attribute {
             ifindex = Some(index);
+        } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
+            source = Some(address.into());
+        } else if let RouteAttribute::PrefSource(RouteAddress::Inet6(address)) = attribute {
+            source = Some(address.into());
+        } else if let RouteAttribute::Metrics(metrics) = attribute {
+            mtu = metrics
+                .into_iter()
+                .find_map(|it| if let RouteMetric::Mtu(mtu) = it { Some(mtu) } else { None });
         } else if let RouteAttribute::Gateway(RouteAddress::Inet(gateway)) = attribute {
             via = gateway.into();
         } else if let RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) = attribute {
@@ -99,7 +111,7 @@ fn parse(message: RouteMessage, addr: IpAddr) -> Result<Route, RouteError> {
         }
     }
     let ifindex = ifindex.ok_or(RouteError::Unreachable("its route names no interface".into()))?;
-    Ok(Route { ifindex, via, local })
+    Ok(Route { ifindex, via, local, source, mtu })
 }
 
 #[cfg(test)]

@@ -109,7 +109,9 @@ fn routes_name_the_link_and_the_gateway() {
                     let found = found.unwrap_or_else(|error| panic!("{address}: {error}"));
                     // Whether a local route names lo or the link that has the address is the kernel's business.
                     let ifindex = if local { found.ifindex } else { ifindex };
-                    assert_eq!(found, Route { ifindex, via: addr(via), local }, "{address}");
+                    assert_eq!(found, Route { ifindex, via: addr(via), local, ..found }, "{address}");
+                    let own = if address.contains(':') { "2001:db8::1" } else { "10.0.0.1" };
+                    assert_eq!(found.source, Some(addr(own)), "{address}");
                 }
                 Err(words) => assert_eq!(found.unwrap_err().to_string(), words, "{address}"),
             }
@@ -136,6 +138,7 @@ fn backends_are_resolved_without_traffic_and_stay_so() {
             source_mac: OURS,
             destination_mac: THEIRS,
             mtu: 1500,
+            source: Some(addr("10.0.0.1")),
             via: addr("10.0.0.2"),
         };
         assert_eq!(found, expected);

@@ -66,7 +66,7 @@ impl Known {
         if dirty.routes {
             self.routes.clear();
         }
-        let resolutions = self.resolve(netlink, &wanted.backends).await?;
+        let resolutions = self.resolve(netlink, wanted).await?;
         Ok(News {
             of: wanted.number,
             links: self.links.clone(),
@@ -127,14 +127,15 @@ impl Known {
     async fn resolve(
         &mut self,
         netlink: &Netlink,
-        backends: &BTreeSet<IpAddr>,
+        Wanted { backends, vips, .. }: &Wanted,
     ) -> io::Result<HashMap<IpAddr, Resolution>> {
         self.routes.retain(|address, _| backends.contains(address));
         let unknown: Vec<IpAddr> =
             backends.iter().filter(|address| !self.routes.contains_key(*address)).copied().collect();
         for (address, route) in netlink.next_hops(&unknown).await {
             let route = match route {
-                Ok(route) => Ok(route),
+                // A VIP is the backend's own, too, in the modes that need a source: it would drop such a packet.
+                Ok(route) => Ok(Route { source: route.source.filter(|it| !vips.contains(it)), ..route }),
                 Err(RouteError::Unreachable(reason)) => Err(reason),
                 Err(RouteError::Netlink(error)) => return Err(error),
             };

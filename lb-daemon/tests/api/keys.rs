@@ -47,7 +47,7 @@ async fn the_types_of_the_api_have_the_keys_of_the_table_and_no_others() {
         (&json!(0), &json!(256), &json!(1))
     );
     let modes = &description["components"]["schemas"]["FarmSettings"]["properties"]["mode"]["enum"];
-    assert_eq!(*modes, json!(["nat", "dnat", "dsr"]));
+    assert_eq!(*modes, json!(["nat", "dnat", "dsr", "ipip", "gue"]));
     let put = &description["paths"]["/v1/farms/{farm}"]["put"]["requestBody"]["content"];
     assert_eq!(put["application/json"]["schema"]["$ref"], "#/components/schemas/FarmKeys");
 }

@@ -32,4 +32,5 @@ mod rig;
 mod schedulers;
 mod strangers;
 mod supervision;
+mod tunnels;
 mod upgrade;

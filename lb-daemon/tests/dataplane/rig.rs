@@ -10,7 +10,7 @@ use std::time::Duration;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::abi::{NextHop, TICK_MILLISECONDS};
 use lb_core::config::model::*;
-use lb_core::desired::{BackendFacts, Desired, NextHops};
+use lb_core::desired::{BackendFacts, Desired, NextHops, Paths};
 use lb_core::diff::{Observed, Planner};
 use lb_core::state::BackendStatus;
 use lb_daemon::datapath::{Datapath, Reader, Sweep, Sweeper};
@@ -35,6 +35,8 @@ pub struct Rig {
     farms: Vec<Farm>,
     /// Backends that are not behind loopback.
     elsewhere: HashMap<IpAddr, u32>,
+    /// What is known of the ways to backends, from the next configuration on.
+    pub paths: Paths,
     /// The data plane's clock.
     ticks: u32,
     owned: BTreeSet<u32>,
@@ -84,6 +86,7 @@ impl Rig {
             dir,
             farms: Vec::new(),
             elsewhere: HashMap::new(),
+            paths: Paths::new(),
             ticks: 0,
             owned: BTreeSet::new(),
             sweeper: Sweeper::default(),
@@ -157,7 +160,7 @@ impl Rig {
     ) {
         self.farms = farms.to_vec();
         let config = Config { daemon: daemon(), farms: farms.to_vec() };
-        let desired = Desired::of(&config, |farm| {
+        let mut desired = Desired::of(&config, |farm| {
             let facts = farm.backends.iter().map(|backend| {
                 let status = status(backend.name.as_str());
                 // Its checks say that it is down, not the traffic.
@@ -166,6 +169,7 @@ impl Rig {
             });
             facts.collect()
         });
+        desired.paths.clone_from(&self.paths);
         let lists = &self.datapath.maps.lists;
         lists.want(farms.iter().map(|farm| farm.lists.id()).chain(self.observed.lists()).collect());
         lists.write(farms.iter().map(|farm| &*farm.lists)).unwrap();

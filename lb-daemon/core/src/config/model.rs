@@ -11,10 +11,12 @@ use std::time::Duration;
 mod affinity;
 mod check;
 mod lists;
+mod mode;
 
 pub use affinity::Affinity;
 pub use check::{BodyMatch, Check, CheckKind, CommandCheck, CommandContract, HttpCheck, Tls};
 pub use lists::{Lists, Rule};
+pub use mode::{GUE_PORT, Mode};
 
 /// The longest name of a farm or a backend, in bytes.
 pub const NAME_MAX: usize = 63;
@@ -128,6 +130,8 @@ pub struct Farm {
     pub ports: Ports,
     pub protocols: Protocols,
     pub mode: Mode,
+    /// Where backends take packets that are wrapped in UDP.
+    pub gue_port: u16,
     pub scheduler: Scheduler,
     /// A source keeps the backend it had.
     pub affinity: Option<Affinity>,
@@ -229,6 +233,7 @@ impl Farm {
             ports: Ports::Ranges(Vec::new()),
             protocols: Protocols { tcp: true, udp: false },
             mode: Mode::Nat,
+            gue_port: GUE_PORT,
             scheduler: Scheduler::Maglev,
             affinity: None,
             timeouts: Timeouts::default(),
@@ -280,32 +285,6 @@ impl Ports {
 pub struct Protocols {
     pub tcp: bool,
     pub udp: bool,
-}
-
-/// How packets reach a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mode {
-    /// Source and destination rewritten.
-    Nat,
-    /// Destination only; the backend routes back through the balancer.
-    Dnat,
-    /// Nothing but the frame's addresses; the backend has the VIP itself and answers the client.
-    Dsr,
-}
-
-impl Mode {
-    /// Whether backends answer their clients themselves: their part of a connection is not seen.
-    pub fn is_direct(self) -> bool {
-        match self {
-            Self::Nat | Self::Dnat => false,
-            Self::Dsr => true,
-        }
-    }
-}
-
-impl Word for Mode {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("nat", Self::Nat), ("dnat", Self::Dnat), ("dsr", Self::Dsr)];
 }
 
 /// How a backend is chosen for a new connection.
@@ -374,7 +353,7 @@ impl Backend {
     }
 }
 
-/// A backend's address in each family that the farm's VIPs have; at least one is set.
+/// A backend's address in each family that the farm's VIPs have, or in one where tunnels lead to it; at least one is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addresses {
     pub v4: Option<Ipv4Addr>,

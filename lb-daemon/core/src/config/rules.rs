@@ -81,6 +81,13 @@ fn judge_families(farm: &FarmDraft, backend: &BackendDraft, errors: &mut Errors)
         [only] => only.spot.clone(),
         _ => fallback.clone(),
     };
+    // In a tunnel, what goes to an address may be of the other family.
+    if farm.mode.is_some_and(Mode::is_tunnel) && !backend.addresses.is_empty() {
+        missing.clear();
+        if superfluous.len() == backend.addresses.len() {
+            superfluous.clear();
+        }
+    }
     match (missing.first(), superfluous.first()) {
         (Some(vip), Some(address)) => {
             let message = format!(

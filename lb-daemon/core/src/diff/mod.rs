@@ -8,6 +8,7 @@ mod filter;
 mod observed;
 mod plan;
 mod vips;
+mod ways;
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    AddressFilter, Admission, BackendEntry, BackendLabel, FarmEntry, Label, MODE_DSR, MaglevTable,
-    MappedAddress, Rules, ServiceEntry, ServiceKey,
+    AddressFilter, Admission, BackendEntry, BackendLabel, FarmEntry, Label, MODE_DSR, MODE_GUE, MODE_IPIP,
+    MaglevTable, MappedAddress, Rules, ServiceEntry, ServiceKey,
 };
 
 use super::MapOp;
@@ -169,8 +169,20 @@ pub(super) fn entry_of(address: &Addresses, port: Option<u16>, mode: Mode) -> Ba
         mode: match mode {
             Mode::Nat | Mode::Dnat => 0,
             Mode::Dsr => MODE_DSR,
+            Mode::Ipip => MODE_IPIP,
+            Mode::Gue => MODE_GUE,
         },
         ..BackendEntry::default()
+    }
+}
+
+/// The mode of an entry, as far as it decides where its packets go.
+pub(super) fn mode_of(entry: &BackendEntry) -> Mode {
+    match entry.mode {
+        MODE_GUE => Mode::Gue,
+        MODE_IPIP => Mode::Ipip,
+        MODE_DSR => Mode::Dsr,
+        _ => Mode::Dnat,
     }
 }
 

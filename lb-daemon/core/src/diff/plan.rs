@@ -1,22 +1,22 @@
 //! One plan in the making: numbers given, tables written, what is no longer wanted retired.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, Admission,
     BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
     BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_ADMITS, FARM_AFFINE,
-    FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_NAT, MaglevTable,
-    MappedAddress, NextHop, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry,
-    ServiceKey, TABLE_SIZE, TABLES_MAX,
+    FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_GUE, MODE_IPIP, MODE_NAT,
+    MaglevTable, MappedAddress, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX,
+    ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::filter::{admit, contains};
 use super::observed::{Numbers, addresses, entry_of};
 use super::vips::Vips;
+use super::ways::Ways;
 use super::{DiffError, MapOp, Number, Observed, free};
-use crate::config::model::{Addresses, FarmName, Mode, Scheduler};
+use crate::config::model::{FarmName, Mode, Scheduler};
 use crate::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
 
 /// A plan in the making.
@@ -25,7 +25,7 @@ pub(super) struct Plan<'a> {
     /// Of the farms and the backends that are there.
     farms: BTreeMap<Label, (u16, FarmEntry)>,
     numbers: Numbers,
-    hops: &'a NextHops,
+    ways: Ways<'a>,
     services: BTreeMap<ServiceKey, &'a FarmName>,
     pub ops: Vec<MapOp>,
     /// Numbers taken by this plan or by what is there.
@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
             observed,
             farms,
             numbers,
-            hops,
+            ways: Ways { hops, paths: &desired.paths },
             services,
             ops: Vec::new(),
             farm_ids: observed.farms.keys().copied().collect(),
@@ -172,9 +172,12 @@ impl<'a> Plan<'a> {
             }
         };
         self.backend_ids.insert(id);
-        let known = current.unwrap_or_default();
-        if !backend.unreachable {
-            (entry.hop_v4, entry.hop_v6) = self.hops_of(&backend.address, (known.hop_v4, known.hop_v6));
+        self.ways.lead_to(&mut entry, &current.unwrap_or_default());
+        if backend.unreachable {
+            (entry.hop_v4, entry.hop_v6) = Default::default();
+        }
+        if farm.mode == Mode::Gue {
+            entry.path.port = farm.gue_port.to_be_bytes();
         }
         entry.farm = farm_id;
         entry.flags = flags(backend, farm.rules.affinity != 0);
@@ -186,13 +189,6 @@ impl<'a> Plan<'a> {
             self.ops.push(MapOp::Backend(id, entry));
         }
         Ok(id)
-    }
-
-    fn hops_of(&self, address: &Addresses, known: (NextHop, NextHop)) -> (NextHop, NextHop) {
-        let hop = |address: Option<IpAddr>, known| {
-            address.and_then(|a| self.hops.get(&a)).copied().unwrap_or(known)
-        };
-        (hop(address.v4.map(IpAddr::V4), known.0), hop(address.v6.map(IpAddr::V6), known.1))
     }
 
     /// A farm's number, its own from now on.
@@ -223,6 +219,8 @@ impl<'a> Plan<'a> {
             Mode::Nat => MODE_NAT,
             Mode::Dnat => MODE_DNAT,
             Mode::Dsr => MODE_DSR,
+            Mode::Ipip => MODE_IPIP,
+            Mode::Gue => MODE_GUE,
         };
         let scheduler = match farm.scheduler {
             Scheduler::Maglev => SCHEDULER_MAGLEV,
@@ -338,7 +336,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             let mut fresh = BackendEntry { flags: entry.flags & BACKEND_LIVES, ..*entry };
-            (fresh.hop_v4, fresh.hop_v6) = self.hops_of(&addresses(entry), (entry.hop_v4, entry.hop_v6));
+            self.ways.lead_to(&mut fresh, entry);
             if fresh != *entry {
                 self.ops.push(MapOp::Backend(id, fresh));
             }

@@ -37,6 +37,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
         DesiredFarm {
             name: FarmName::new(&format!("farm-{farm}")).unwrap(),
             mode: Mode::Nat,
+            gue_port: 6080,
             scheduler: Scheduler::Maglev,
             rules: Rules::new(32, 128),
             list: 0,

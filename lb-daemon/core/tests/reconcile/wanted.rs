@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{NextHop, Rules, ServiceKey, TimeoutTicks};
 use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Scheduler, Word as _};
-use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped};
+use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, Path, Paths, mapped};
 use proptest::prelude::*;
 
 const FARMS: usize = 4;
@@ -97,7 +97,7 @@ fn backend() -> impl Strategy<Value = Backend> {
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
-    prop::sample::select(vec![Mode::Nat, Mode::Dnat, Mode::Dsr])
+    prop::sample::select(vec![Mode::Nat, Mode::Dnat, Mode::Dsr, Mode::Ipip, Mode::Gue])
 }
 
 pub fn edit() -> impl Strategy<Value = Edit> {
@@ -219,7 +219,7 @@ impl Wanted {
         if self.reversed {
             farms.reverse();
         }
-        Desired { farms, manage_vips: self.managed, ..Desired::default() }
+        Desired { farms, manage_vips: self.managed, paths: self.paths(), ..Desired::default() }
     }
 
     fn farm(&self, name: usize, farm: &Farm) -> DesiredFarm {
@@ -241,6 +241,7 @@ impl Wanted {
         DesiredFarm {
             name: FarmName::new(["web", "mail", "dns", "sql"][name]).unwrap(),
             mode: farm.mode,
+            gue_port: 6000 + farm.timeout as u16,
             scheduler: farm.scheduler,
             rules: Rules { affinity: farm.affinity, ..Rules::new(farm.prefix, 128) },
             refuse: farm.mode == Mode::Dnat,
@@ -257,6 +258,18 @@ impl Wanted {
             services,
             backends: backends.collect(),
         }
+    }
+
+    fn paths(&self) -> Paths {
+        let path = |(address, hop): (IpAddr, NextHop)| {
+            let number = hop.ifindex as u8;
+            let source = match address {
+                IpAddr::V4(_) => IpAddr::from([10, 250, 0, number]),
+                IpAddr::V6(_) => IpAddr::from([number; 16]),
+            };
+            (address, Path { source, mtu: 1400 + hop.ifindex })
+        };
+        self.hops().into_iter().map(path).collect()
     }
 
     pub fn hops(&self) -> NextHops {

@@ -1,6 +1,7 @@
 //! The daemon and its kernel, with connections, and what must hold of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use lb_common::abi::*;
 use lb_core::config::model::{Mode, Scheduler};
@@ -172,7 +173,7 @@ impl World {
             let ids: Vec<u16> = farm
                 .backends
                 .iter()
-                .map(|backend| self.assert_backend(farm, backend, hops, before))
+                .map(|backend| self.assert_backend(farm, backend, desired, hops, before))
                 .collect();
             let addresses = ids.iter().flat_map(|id| addresses(&self.kernel.backend(*id)));
             addresses.filter(|_| farm.mode == Mode::Dnat).for_each(|address| admit(&mut least, address));
@@ -282,6 +283,7 @@ impl World {
         &self,
         farm: &DesiredFarm,
         backend: &DesiredBackend,
+        desired: &Desired,
         hops: &NextHops,
         before: &Observed,
     ) -> u16 {
@@ -323,12 +325,19 @@ impl World {
         };
         assert_eq!(lb_core::desired::adopted(entry.flags), adopted);
         let old = before.backends.get(&id).map(|(_, entry)| *entry).unwrap_or_default();
-        for (address, hop, old) in [
-            (backend.address.v4.map(Into::into), entry.hop_v4, old.hop_v4),
-            (backend.address.v6.map(Into::into), entry.hop_v6, old.hop_v6),
-        ] {
+        let (v4, v6) = backend.address.ends(farm.mode);
+        for (address, hop, old) in [(v4, entry.hop_v4, old.hop_v4), (v6, entry.hop_v6, old.hop_v6)] {
             assert_eq!(hop, address.and_then(|a| hops.get(&a)).copied().unwrap_or(old));
         }
+        let path = |address: Option<IpAddr>| address.and_then(|address| desired.paths.get(&address));
+        let four = path(backend.address.v4.map(IpAddr::V4)).map(|path| (path.source, path.mtu as u16));
+        let old_four = (old.path.source_v4.into(), old.path.mtu_v4);
+        assert_eq!((entry.path.source_v4.into(), entry.path.mtu_v4), four.unwrap_or(old_four));
+        let six = path(backend.address.v6.map(IpAddr::V6)).map(|path| (path.source, path.mtu as u16));
+        let old_six = (old.path.source_v6.into(), old.path.mtu_v6);
+        assert_eq!((entry.path.source_v6.into(), entry.path.mtu_v6), six.unwrap_or(old_six));
+        let port = if farm.mode == Mode::Gue { farm.gue_port } else { 0 };
+        assert_eq!(entry.path.port, port.to_be_bytes());
         id
     }
 }

@@ -2,7 +2,7 @@
 
 use super::plain::{Place, field};
 use super::{Key, Schema, Takes, duration, list, number, text, word};
-use crate::config::model::{Echo, Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
+use crate::config::model::{Echo, GUE_PORT, Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
 
 const TABLE: Takes = Takes::Other { kind: "table", json: &["object"], default: None };
 
@@ -36,12 +36,17 @@ pub static FARM: Schema = Schema {
         ),
         Key::new(
             "mode",
-            word::<Mode>(&["ipip", "gue"]),
+            word::<Mode>(&[]),
             "`\"nat\"`: source and destination are rewritten, and nothing is needed of the backends. `\"dnat\"`: the \
              destination only, so that backends see their clients; they must route back through the balancer. `\"dsr\"`: \
-             neither; backends have the VIP themselves, are neighbours of the balancer, and answer their clients past it. See \
-             [modes](modes.md).",
+             neither; backends have the VIP themselves, are neighbours of the balancer, and answer their clients past it. `\"ipip\"` and `\"gue\"`: the same of backends \
+             wherever they are, in a tunnel, IP in IP or GUE. See [modes](modes.md).",
         ).plain(Place::Farm(field!(mode))),
+        Key::new(
+            "gue_port",
+            number(1, 65_535, Some(GUE_PORT as i64)),
+            "The port of UDP at which backends take packets in mode `gue`; no matter in the others.",
+        ).plain(Place::Farm(field!(gue_port))),
         Key::new(
             "scheduler",
             word::<Scheduler>(&["least-connections", "least-latency"]),
@@ -214,8 +219,8 @@ pub static BACKEND: Schema = Schema {
         Key::new(
             "address",
             list("address or list", &["string", "array"]),
-            "One of each family that the farm's VIPs have, and none of another. Not a VIP of any farm; unicast, no \
-             loopback, no link-local.",
+            "One of each family that the farm's VIPs have, and none of another; in the modes `ipip` and `gue` one of either \
+             family will do for both. Not a VIP of any farm; unicast, no loopback, no link-local.",
         )
         .absent("required"),
         Key::new("port", number(1, 65_535, None), "Where it is reached.").absent("the port that the client used"),
