@@ -53,15 +53,11 @@ const fn syn(mut known: Known, sequence: u32, backend: u16) -> (Known, Action) {
     if !matches!(known.state, State::OneSided) || !lives {
         return (known, Action::Anew);
     }
-    if !takes {
-        // Asked whether it still knows the connection, it has had its time to say so to the client.
-        if known.opening == sequence {
-            return (known, Action::Anew);
-        }
-        known.opening = sequence;
-        return (known, Action::Probe);
+    if known.fins != 0 && !takes {
+        return (known, Action::Anew);
     }
-    // In the middle of a connection it changes nothing: the backend answers it. After a FIN another one begins.
+    // In the middle of a connection it changes nothing: the backend answers it, one that is drained, too, for nobody else knows whether
+    // the client is still there, and two forged SYNs would move him. After a FIN another one begins.
     known.opening = sequence;
     if known.fins != 0 {
         (known.state, known.fins) = (State::Unanswered, 0);
@@ -95,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_connection_follows_its_client_and_is_never_more_than_one_sided() {
-        use Action::{Anew, Forward, Probe};
+        use Action::{Anew, Forward};
         // (state, FINs, flags, sequence, backend) -> (state, FINs, action), with 7 for the number of the last SYN.
         let table = [
             ((Unanswered, 0, SYN, 7, TAKES), (Unanswered, 0, Forward)),
@@ -113,8 +109,9 @@ mod tests {
             ((OneSided, 0, SYN, 99, TAKES), (OneSided, 0, Forward)),
             ((OneSided, 0, SYN, 99, 0), (OneSided, 0, Anew)),
             ((OneSided, 1, SYN, 99, TAKES), (Unanswered, 0, Forward)),
-            ((OneSided, 0, SYN, 99, DRAINED), (OneSided, 0, Probe)),
-            ((OneSided, 0, SYN, 7, DRAINED), (OneSided, 0, Anew)),
+            ((OneSided, 0, SYN, 99, DRAINED), (OneSided, 0, Forward)),
+            ((OneSided, 0, SYN, 7, DRAINED), (OneSided, 0, Forward)),
+            ((OneSided, 1, SYN, 99, DRAINED), (OneSided, 1, Anew)),
         ];
         for ((state, fins, flags, sequence, backend), expected) in table {
             let known = Known { state, fins, opening: 7 };

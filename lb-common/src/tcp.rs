@@ -71,7 +71,7 @@ impl Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     pub state: State,
-    /// Sides that have sent their FIN, a bit set by [`Direction`].
+    /// Sides that have sent their FIN, a bit set by [`Direction`]; both, once an established connection was reset.
     pub fins: u8,
     /// The client's last acknowledgment number; until the handshake is complete, the number of the backend's last SYN-ACK.
     pub forward: u32,
@@ -225,6 +225,10 @@ const fn backend_resets(known: Known, segment: Segment) -> Step {
 const fn after_reset(mut known: Known, exact: bool, sequence: u32, acknowledged: u32) -> Known {
     let ahead = sequence.wrapping_sub(acknowledged) as i32;
     if exact {
+        // Both sides are done. Whoever resets what was never established has proved nothing, and his line is worth no more than a SYN's.
+        if matches!(known.state, State::Established | State::HalfClosed) {
+            known.fins = 0b11;
+        }
         known.state = State::Closed;
     } else if matches!(known.state, State::Established) && ahead > 0 && ahead <= AHEAD {
         known.state = State::HalfClosed;

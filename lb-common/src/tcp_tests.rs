@@ -134,6 +134,24 @@ fn half_open_connections_are_reset_by_those_who_know_their_numbers() {
 }
 
 #[test]
+fn a_reset_says_whether_the_connection_was_ever_established() {
+    let answered = after(OPENED, &[backend(SYN | ACK, SERVER, CLIENT + 1)]);
+    let half = after(established(), &[client(FIN | ACK, CLIENT + 1, SERVER + 1)]);
+    for (known, reset, fins) in [
+        (OPENED, client(RST, CLIENT + 1, 0), 0),
+        (OPENED, backend(RST | ACK, 0, CLIENT + 1), 0),
+        (answered, client(RST, CLIENT + 1, 0), 0),
+        (answered, backend(RST, SERVER + 1, 0), 0),
+        (established(), client(RST, CLIENT + 1, 0), 0b11),
+        (established(), backend(RST, SERVER + 1, 0), 0b11),
+        (half, client(RST, CLIENT + 1, 0), 0b11),
+    ] {
+        let known = after(known, &[reset]);
+        assert_eq!((known.state, known.fins), (Closed, fins), "{reset:?}");
+    }
+}
+
+#[test]
 fn a_syn_goes_where_it_can_be_answered() {
     let known = established();
     let half = after(known, &[client(FIN | ACK, CLIENT + 1, SERVER + 1)]);

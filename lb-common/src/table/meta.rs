@@ -86,7 +86,7 @@ pub mod rank {
     pub const UNANSWERED: u32 = 2;
     pub const ANSWERED: u32 = 3;
     pub const ONE_SIDED: u32 = 4;
-    /// Closed, cut, half-closed, established: never taken.
+    /// Closed after it was established, cut, half-closed, established: never taken.
     pub const KEPT: u32 = 5;
 }
 
@@ -148,7 +148,7 @@ impl Meta {
         Self(self.0 | DIRECT | DNAT)
     }
 
-    /// A bit by [`Direction`] for each side that has sent its FIN.
+    /// A bit by [`Direction`] for each side that has sent its FIN; both, once an established connection was reset.
     #[inline(always)]
     pub const fn with_fins(self, fins: u8) -> Self {
         Self(self.0 & !FINS | (fins as u64 & 3) << 11)
@@ -226,6 +226,19 @@ impl Meta {
         (self.0 >> 32) as u32
     }
 
+    /// A connection that was reset in its handshake: a sender who forges a SYN forges the reset after it, too.
+    #[inline(always)]
+    const fn was_never_established(self) -> bool {
+        self.is(State::Closed) && !self.is_udp() && self.fins() != 0b11
+    }
+
+    /// TCP that has not been established: what a flood of forged segments consists of. Of a client alone nothing is known.
+    #[inline(always)]
+    pub const fn is_half_open(self) -> bool {
+        let opening = matches!(self.state(), State::Unanswered | State::Answered) && !self.is_udp();
+        opening || self.was_never_established() && !self.is_direct()
+    }
+
     /// The rank of a line that is not expired.
     #[inline(always)]
     pub const fn rank(self) -> u32 {
@@ -234,8 +247,8 @@ impl Meta {
             3 => rank::UNANSWERED,
             4 => rank::ANSWERED,
             5 => rank::ONE_SIDED,
-            // Closed by its client, of whom alone nobody knows whether he is there.
-            _ if self.is_direct() => rank::UNANSWERED,
+            // Closed by its client, of whom alone nobody knows whether he is there; or reset before it was established.
+            _ if self.is_direct() || self.was_never_established() => rank::UNANSWERED,
             _ => rank::KEPT,
         }
     }
@@ -265,6 +278,10 @@ mod tests {
         for (state, rank) in [(State::Unanswered, rank::UNANSWERED), (State::Closed, rank::UNANSWERED)] {
             assert_eq!(direct.with_state(state).rank(), rank);
         }
+        let reset = Meta(1 << 32).with_state(State::Closed);
+        assert_eq!((reset.rank(), reset.is_half_open()), (rank::UNANSWERED, true), "in its handshake");
+        let over = reset.with_fins(0b11);
+        assert_eq!((over.rank(), over.is_half_open()), (rank::KEPT, false));
         let leaving = meta.leaving();
         assert_eq!((leaving.state(), leaving.distance(), leaving.version()), (State::Leaving, 11, 9));
         assert_eq!(leaving.emptied(), Meta(9 << 32));

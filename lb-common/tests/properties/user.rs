@@ -102,7 +102,9 @@ fn gives_port<A: Family>(table: &Table<&Mapping<A>>, index: u32, meta: Meta, now
 pub fn step<A: Family>(table: &Table<&Mapping<A>>, connection: &Connection<A>, state: State) {
     for direction in [Direction::Forward, Direction::Reverse] {
         let (index, meta) = find(table, connection, direction).unwrap();
-        assert!(line(table, index).swap_meta(meta, meta.with_state(state)));
+        // Closed as an established connection is.
+        let fins = if state == State::Closed { 0b11 } else { 0 };
+        assert!(line(table, index).swap_meta(meta, meta.with_state(state).with_fins(fins)));
     }
 }
 

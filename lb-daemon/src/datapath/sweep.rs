@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use lb_common::abi::{BACKEND_AFFINE, BACKENDS_MAX, VIPS_MAX};
-use lb_common::table::{Line as _, Lines as _, Meta, State};
+use lb_common::table::{Line as _, Lines as _, Meta, State, rank};
 use lb_core::quota::{Census, Policy, Quota, SLICES};
 
 use super::affinities::Affinities;
@@ -174,7 +174,9 @@ impl Sweeper {
                 tally.count(State::Empty, false);
                 continue;
             }
-            tally.count(meta.state(), meta.is_udp());
+            // What was reset in its handshake is a SYN's trace, too.
+            let spent = meta.rank() == rank::UNANSWERED;
+            tally.count(if spent { State::Unanswered } else { meta.state() }, meta.is_udp());
             self.counts.count::<A>(line, meta, tally);
             if !meta.is_reverse() && is_established(meta) {
                 if !meta.is_dnat() {
@@ -213,7 +215,7 @@ impl Counts {
         let backend = A::backend(line);
         increment(&mut self.tracked, backend);
         increment(&mut tally.backends, backend);
-        if !meta.is_udp() && matches!(meta.state(), State::Unanswered | State::Answered) {
+        if meta.is_half_open() {
             increment(&mut tally.half_open, backend);
         }
         if !meta.is_reverse() && !meta.state().is_over() {

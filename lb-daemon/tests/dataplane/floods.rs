@@ -28,12 +28,14 @@ struct Flood {
     answer: Option<L4>,
     /// The sources are there, and answer when they are challenged.
     real: bool,
+    /// What the sources send after that.
+    then: Option<L4>,
     sent: u32,
 }
 
 impl Flood {
     fn new(to: &str, l4: L4, answer: Option<L4>) -> Self {
-        Self { to: to.parse().unwrap(), l4, answer, real: false, sent: 0 }
+        Self { to: to.parse().unwrap(), l4, answer, real: false, then: None, sent: 0 }
     }
 
     fn syns(answer: bool) -> Self {
@@ -68,6 +70,9 @@ impl Flood {
             if let (XDP_TX, Some(answer)) = (action, self.answer) {
                 let seen = read(&out);
                 rig.run(&frame_between(seen.dst, seen.src, answer, b""));
+            }
+            if let (XDP_TX, Some(then)) = (action, self.then) {
+                rig.run(&frame_between(source, self.to, then, b""));
             }
         }
     }
@@ -111,6 +116,24 @@ fn honest_clients_connect_to_a_farm_of_one_backend_in_a_flood_of_syns() {
             connected >= 119,
             "{connected} of 125; the backend answers the flood: {answered}, its sources are real: {real}"
         );
+    }
+}
+
+/// Whoever forges a SYN knows the number of the reset that takes it back.
+#[test]
+fn honest_clients_connect_in_a_flood_of_syns_that_are_reset_at_once() {
+    let refused = Some(segment(RST | ACK, 0, 2));
+    for (kind, flood) in [
+        ("unanswered", Flood { then: Some(segment(RST, 2, 0)), ..Flood::syns(false) }),
+        ("answered", Flood { then: Some(segment(RST, 2, 0)), ..Flood::syns(true) }),
+        ("refused", Flood { answer: refused, ..Flood::syns(false) }),
+    ] {
+        let mut rig = Rig::new(1024);
+        rig.configure(&[web()], |_| true);
+        let mut flood = flood.real();
+        flood.pour_for(&mut rig, 20_000, Duration::from_secs(2));
+        let connected = connected(&mut rig, &mut flood, 20, 100);
+        assert!(connected >= 95, "{connected} of 100 in a flood of SYNs that are {kind}");
     }
 }
 
