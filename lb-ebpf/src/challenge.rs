@@ -9,6 +9,7 @@ use lb_common::wire::Tcp;
 use crate::calls::Calls;
 use crate::maps;
 use crate::open;
+use crate::size;
 use crate::step::{CHOOSES, OPENS};
 use crate::work::Work;
 
@@ -31,7 +32,7 @@ pub fn admit<F: Calls>(context: *mut xdp_md) -> u64 {
         return CHOOSES;
     }
     open::prepare(&mut work, choice);
-    OPENS
+    size::next(&mut work, OPENS)
 }
 
 /// Whether the sender of this SYN has shown of late that it is there; that it opens another connection is noted.

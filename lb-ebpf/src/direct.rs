@@ -80,7 +80,7 @@ pub fn handed<F: Calls>(work: &Work<F>, number: u16, bytes: u64, egress: u32) ->
 
 /// The number of the packet's backend, and the way to its client, which only a reverse line knows.
 #[inline(always)]
-fn whose<F: Calls>(work: &Work<F>) -> Result<(u16, Hop), Verdict> {
+pub fn whose<F: Calls>(work: &Work<F>) -> Result<(u16, Hop), Verdict> {
     let (index, meta) = (work.read.index, work.read.meta);
     if index == NO_LINE {
         return Ok((work.read.choice.backend(), Hop(0)));

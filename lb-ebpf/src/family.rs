@@ -44,6 +44,8 @@ pub trait Family {
     fn scratch() -> &'static PerCpuArray<Scratch<Self::Addr>>;
     fn address(backend: &BackendEntry) -> Self::Addr;
     fn hop(backend: &BackendEntry) -> &NextHop;
+    /// Our own address towards the backend; zeros: not known.
+    fn source(backend: &BackendEntry) -> Self::Addr;
     /// Whether the tunnel of this family's packets leads to the backend's address of IPv4: to the one of their own family, if it has
     /// one.
     fn wraps_in_v4(backend: &BackendEntry) -> bool;
@@ -119,6 +121,10 @@ impl Family for V4 {
         &backend.hop_v4
     }
     #[inline(always)]
+    fn source(backend: &BackendEntry) -> [u8; 4] {
+        backend.path.source_v4
+    }
+    #[inline(always)]
     fn wraps_in_v4(backend: &BackendEntry) -> bool {
         backend.address_v4 != [0; 4]
     }
@@ -183,6 +189,10 @@ impl Family for V6 {
     #[inline(always)]
     fn hop(backend: &BackendEntry) -> &NextHop {
         &backend.hop_v6
+    }
+    #[inline(always)]
+    fn source(backend: &BackendEntry) -> [u8; 16] {
+        backend.path.source_v6
     }
     #[inline(always)]
     fn wraps_in_v4(backend: &BackendEntry) -> bool {

@@ -30,6 +30,7 @@ mod refuse;
 mod schedule;
 mod scratch;
 mod select;
+mod size;
 mod sockets;
 mod steer;
 mod step;
@@ -52,7 +53,7 @@ use crate::context::Frame;
 use crate::family::{V4, V6};
 use crate::maps::Leg;
 use crate::steer::Steered;
-use crate::step::{ASKS, CHOOSES, ENTERS, HANDS, ICMP, NOTES, OPENS, QUOTES, SENDS, SLOW, WRAPS};
+use crate::step::{ASKS, CHOOSES, ENTERS, HANDS, ICMP, MEASURES, NOTES, OPENS, QUOTES, SENDS, SLOW, WRAPS};
 use crate::work::{Work, pack};
 
 #[xdp]
@@ -143,6 +144,9 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     if number == CHOOSES {
         number = schedule::settle::<F>(context);
     }
+    if number == MEASURES {
+        number = size::measure::<F>(context);
+    }
     if number == OPENS {
         number = open::open::<F>(context);
     }
@@ -202,6 +206,7 @@ fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
     let (is_tcp, now) = (packet.key.protocol == protocol::TCP, control.now);
     // A SYN is never simply one more packet, and its line is not looked at before its reverse one is being loaded, too.
     if !tcp::opens(packet.flags)
+        && !control.is_large((packet.transport + packet.length) as u32)
         && let Some(found) = lookup::find_copying::<F>(&packet.key, &homes)
         && let Some(backend) = maps::backend(F::Addr::backend(found.line))
         && steer::is_plain(is_tcp, packet.flags, now, &found, backend)
@@ -229,7 +234,7 @@ fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
 fn known<F: Calls>(context: *mut xdp_md) -> u64 {
     match Work::<F>::of(context) {
         Some(mut work) => match decide(&mut work) {
-            Ok(number) => number,
+            Ok(number) => size::next(&mut work, number),
             Err(verdict) => verdict as u64,
         },
         None => Verdict::Inconsistent as u64,

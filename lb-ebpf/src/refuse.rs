@@ -3,7 +3,7 @@
 //! longer.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::FlowKey;
+use lb_common::abi::{Address as _, FlowKey};
 use lb_common::refusal::{self, IcmpHeader, Refused, Segment};
 use lb_common::tcp::flag;
 use lb_common::verdict::Verdict;
@@ -90,11 +90,21 @@ pub fn expire<F: Calls>(context: *mut xdp_md) -> u64 {
 /// Makes a packet that is too large for its way the answer that says how large it may be (RFC 1191, RFC 8201), within a limit of its
 /// own. A sender that has not asked for that by DF is told as well: nobody here takes packets apart, and it can. A function of its own;
 /// see `main`. It gives the interface that the answer leaves by in the high half, or 0.
+///
+/// A VIP answers itself; for what a backend sends to a client directly, it is our own address towards that backend.
 #[inline(never)]
 pub fn tell_size<F: Calls>(context: *mut xdp_md) -> u64 {
     let Some(mut work) = Work::<F>::of(context) else { return 0 };
     let Ok(header) = parse::ip::<F>(&work.frame) else { return 0 };
-    let key = FlowKey::new(header.src(), header.dst(), [0; 2], [0; 2], header.protocol());
+    let (sender, mut teller, protocol) = (header.src(), header.dst(), header.protocol());
+    if !maps::is_vip(&teller) {
+        let Some(backend) = maps::backend(work.read.backend as u16) else { return 0 };
+        teller = F::source(backend);
+        if teller.words() == [0; 2] {
+            return 0;
+        }
+    }
+    let key = FlowKey::new(sender, teller, [0; 2], [0; 2], protocol);
     if !maps::may_tell_size(work.control) {
         return 0;
     }

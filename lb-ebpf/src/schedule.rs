@@ -16,6 +16,7 @@ use crate::family::Family;
 use crate::maps;
 use crate::open;
 use crate::select;
+use crate::size;
 use crate::step::OPENS;
 use crate::work::{Outcome, Work};
 
@@ -24,8 +25,11 @@ use crate::work::{Outcome, Work};
 pub fn settle<F: Calls>(context: *mut xdp_md) -> u64 {
     match Work::<F>::of(context) {
         Some(mut work) => match try_settle(&mut work) {
-            Ok(()) if work.read.choice.is_unknown() => direct::note_unknown(&mut work),
-            Ok(()) => OPENS,
+            Ok(()) if work.read.choice.is_unknown() => {
+                let number = direct::note_unknown(&mut work);
+                size::next(&mut work, number)
+            }
+            Ok(()) => size::next(&mut work, OPENS),
             Err(verdict) => verdict as u64,
         },
         None => Verdict::Inconsistent as u64,

@@ -29,6 +29,8 @@ pub struct Scratch<A> {
     pub reverse_index: u32,
     pub last_resort: LastResort,
     pub leg: Leg,
+    /// Which step is next if it is not too large.
+    pub next: u64,
     /// The number of the interface that it came in by.
     pub interface: u32,
     /// Bytes of transport header and payload.
@@ -37,7 +39,7 @@ pub struct Scratch<A> {
     pub flags: u32,
     /// What is counted of a packet that is handed on as it is, if that succeeds.
     pub verdict: u32,
-    /// The number of the backend whose tunnel it takes.
+    /// The number of the backend whose tunnel it takes, or on whose way it is too large.
     pub backend: u32,
     /// Bytes of the largest packet that would have fitted.
     pub mtu: u32,

@@ -4,7 +4,8 @@
 /// Each has its own number: the compiler sees to it.
 #[repr(u64)]
 enum Step {
-    Wraps = u64::MAX - 10,
+    Measures = u64::MAX - 11,
+    Wraps,
     Quotes,
     Icmp,
     Hands,
@@ -19,6 +20,8 @@ enum Step {
 
 /// The fast way has come to no outcome: the packet takes the slow one.
 pub const SLOW: u64 = Step::Slow as u64;
+/// It may be too large for the interface that it is to leave by; see [`crate::size::next`].
+pub const MEASURES: u64 = Step::Measures as u64;
 /// The packet opens a connection.
 pub const OPENS: u64 = Step::Opens as u64;
 /// It is to be sent on; see [`crate::work::Work::send_by`].

@@ -12,7 +12,9 @@ pub struct Interface {
     pub ifindex: u32,
     /// Its own hardware address: frames to others are not ours.
     pub mac: Mac,
-    pub reserved: [u16; 3],
+    /// Bytes of the largest packet that it carries; 0: not known.
+    pub mtu: u16,
+    pub reserved: [u16; 2],
 }
 
 /// Places for interfaces; their numbers are below this.
@@ -65,7 +67,8 @@ pub struct Control {
     pub policy: [u32; 2],
     /// Answers to packets that are refused which a CPU may send in a tick.
     pub refusals: u32,
-    pub reserved: u32,
+    /// Bytes of the largest frame that every interface carries, as far as is known; 0: it is not. See [`Control::is_large`].
+    pub largest: u32,
     /// Secrets of the connection tables' hash.
     pub table_seed: [u64; 2],
     /// The secret of the hash that picks a backend, the same on all nodes of an installation.
@@ -77,6 +80,15 @@ pub struct Control {
     /// The secret of challenges.
     pub challenge_seed: [u64; 2],
     pub interfaces: [Interface; INTERFACES_MAX as usize],
+}
+
+impl Control {
+    /// Whether there may be an interface that a frame of so many bytes is too large for.
+    #[inline(always)]
+    pub const fn is_large(&self, bytes: u32) -> bool {
+        // Nothing is larger than what is not known.
+        bytes.wrapping_sub(1) > self.largest.wrapping_sub(1)
+    }
 }
 
 const _: () = assert!(size_of::<Interface>() == 16 && size_of::<Control>() == 48 + 2 * 128 + 16 + 1024);

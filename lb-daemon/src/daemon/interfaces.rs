@@ -25,7 +25,8 @@ impl Interfaces {
     pub fn to_register(&self, names: &[String], links: &[Link]) -> Option<BTreeMap<String, Registered>> {
         let wanted = registrations(names, links, &self.registered);
         let unchanged = wanted.iter().all(|(name, new)| {
-            self.registered.get(name).is_some_and(|old| (old.ifindex, old.mac) == (new.ifindex, new.mac))
+            let what = |it: &Registered| (it.ifindex, it.mac, it.mtu);
+            self.registered.get(name).is_some_and(|old| what(old) == what(new))
         });
         (!unchanged).then_some(wanted)
     }
@@ -93,7 +94,8 @@ pub(super) fn registrations(
     let found = names.iter().filter_map(|name| links.iter().find(|link| link.name == *name));
     let registered = found.map(|link| {
         let was = before.get(&link.name).map(|old| old.ifindex).filter(|old| *old != link.index);
-        (link.name.clone(), Registered { ifindex: link.index, mac: link.mac, was })
+        let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+        (link.name.clone(), Registered { ifindex: link.index, mac: link.mac, mtu, was })
     });
     registered.collect()
 }
@@ -146,6 +148,8 @@ mod tests {
         assert_eq!(back["eth0"].was, Some(2));
         let other = Link { mac: [2; 6], ..link("eth0", 2) };
         assert!(interfaces.to_register(&names, &[other]).is_some(), "it has another address");
+        let narrow = Link { mtu: 1300, ..link("eth0", 2) };
+        assert!(interfaces.to_register(&names, &[narrow]).is_some(), "it carries less");
     }
 
     #[test]

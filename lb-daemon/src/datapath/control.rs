@@ -12,6 +12,7 @@ const NOW: usize = offset_of!(abi::Control, now);
 const POLICY: usize = offset_of!(abi::Control, policy);
 const FACTOR: usize = offset_of!(abi::Control, interface_factor);
 const REFUSALS: usize = offset_of!(abi::Control, refusals);
+const LARGEST: usize = offset_of!(abi::Control, largest);
 const TABLE_SEED: usize = offset_of!(abi::Control, table_seed);
 const FLOW_SEED: usize = offset_of!(abi::Control, flow_seed);
 const FARMS_FULL: usize = offset_of!(abi::Control, farms_full);
@@ -62,6 +63,11 @@ impl<M: Memory> Control<M> {
         self.half(REFUSALS).store(each_tick, Ordering::Relaxed);
     }
 
+    /// Bytes of the largest frame that every interface carries; 0: nobody knows.
+    pub fn set_largest(&self, bytes: u32) {
+        self.half(LARGEST).store(bytes, Ordering::Release);
+    }
+
     /// The secrets of the table's hash; zeros in a map that is new.
     pub fn table_seed(&self) -> [u64; 2] {
         [0, 1].map(|at| self.word(TABLE_SEED, at).load(Ordering::Relaxed))
@@ -94,11 +100,12 @@ impl<M: Memory> Control<M> {
     pub fn interfaces(&self) -> [Interface; INTERFACES_MAX as usize] {
         std::array::from_fn(|number| {
             let [a, b] = [0, 1].map(|at| self.word(INTERFACES, 2 * number + at).load(Ordering::Relaxed));
-            let ([i0, i1, i2, i3, m0, m1, m2, m3], [m4, m5, ..]) = (a.to_ne_bytes(), b.to_ne_bytes());
+            let ([i0, i1, i2, i3, m0, m1, m2, m3], [m4, m5, u0, u1, ..]) = (a.to_ne_bytes(), b.to_ne_bytes());
             Interface {
                 ifindex: u32::from_ne_bytes([i0, i1, i2, i3]),
                 mac: [m0, m1, m2, m3, m4, m5],
-                reserved: [0; 3],
+                mtu: u16::from_ne_bytes([u0, u1]),
+                reserved: [0; 2],
             }
         })
     }
@@ -107,7 +114,8 @@ impl<M: Memory> Control<M> {
     /// leaves a frame to the host.
     pub fn set_interface(&self, number: u32, to: Interface) {
         let ([i0, i1, i2, i3], [m0, m1, m2, m3, m4, m5]) = (to.ifindex.to_ne_bytes(), to.mac);
-        let words = [[i0, i1, i2, i3, m0, m1, m2, m3], [m4, m5, 0, 0, 0, 0, 0, 0]];
+        let [u0, u1] = to.mtu.to_ne_bytes();
+        let words = [[i0, i1, i2, i3, m0, m1, m2, m3], [m4, m5, u0, u1, 0, 0, 0, 0]];
         for (at, word) in words.into_iter().enumerate() {
             let place = self.word(INTERFACES, 2 * number as usize + at);
             place.store(u64::from_ne_bytes(word), Ordering::Release);
@@ -140,16 +148,17 @@ mod tests {
         control.set_policy(1, &Policy { bits: 4, farms_full: farms(20), farms_flooded: farms(40) });
         control.set_challenge_seed([9, 50]);
         control.set_refusals(5);
+        control.set_largest(51);
         control.set_table_seed([6, 7]);
         control.set_flow_seed(8);
-        let interface = Interface { ifindex: 16, mac: [17, 18, 19, 20, 21, 22], reserved: [0; 3] };
+        let interface = Interface { ifindex: 16, mac: [17, 18, 19, 20, 21, 22], mtu: 23, reserved: [0; 2] };
         control.set_interface(63, interface);
         let value = abi::Control {
             now: 1,
             interface_factor: 2,
             policy: [3, 4],
             refusals: 5,
-            reserved: 0,
+            largest: 51,
             table_seed: [6, 7],
             flow_seed: 8,
             farms_full: [farms(10), farms(20)],

@@ -6,6 +6,7 @@
 //! finds a right number before, while and after.
 
 use lb_common::abi::{INTERFACES_MAX, Interface, interface_number};
+use lb_common::wire::Ethernet;
 use lb_common::wire::eth::Mac;
 
 use super::control::Control;
@@ -21,13 +22,15 @@ const MORE_TRIES: u32 = 1 << 20;
 pub struct Registered {
     pub ifindex: u32,
     pub mac: Mac,
+    /// Bytes of the largest packet that it carries; 0: not known.
+    pub mtu: u16,
     /// The index it had before it was made anew.
     pub was: Option<u32>,
 }
 
 impl From<(u32, Mac)> for Registered {
     fn from((ifindex, mac): (u32, Mac)) -> Self {
-        Self { ifindex, mac, was: None }
+        Self { ifindex, mac, mtu: 0, was: None }
     }
 }
 
@@ -72,7 +75,8 @@ pub fn register<M: Memory>(
     let present = control.interfaces();
     let plan = plan(control.interface_factor(), &present.map(|interface| interface.ifindex), wanted)?;
     let entries = plan.numbers.iter().zip(wanted).map(|(&number, wanted)| {
-        let entry = Interface { ifindex: wanted.ifindex, mac: wanted.mac, reserved: [0; 3] };
+        let Registered { ifindex, mac, mtu, .. } = *wanted;
+        let entry = Interface { ifindex, mac, mtu, reserved: [0; 2] };
         (number, entry, present.get(number as usize).copied().unwrap_or_default())
     });
     let (free, held): (Vec<_>, Vec<_>) =
@@ -81,12 +85,19 @@ pub fn register<M: Memory>(
         control.set_interface(*number, *entry);
     }
     control.set_interface_factor(plan.factor);
+    control.set_largest(largest(wanted));
     if plan.moves.iter().any(|to| *to != Move::Stay) {
         rewrite(&plan.moves)?;
     }
     // Nobody names these places any more.
     held.iter().for_each(|(number, entry, _)| control.set_interface(*number, *entry));
     Ok(())
+}
+
+/// Bytes of the largest frame that every interface carries, as far as is known; 0: nothing is.
+fn largest(wanted: &[Registered]) -> u32 {
+    let known = wanted.iter().map(|wanted| u32::from(wanted.mtu)).filter(|mtu| *mtu != 0);
+    known.min().map_or(0, |mtu| mtu + Ethernet::SIZE as u32)
 }
 
 /// `places` are indexes of interfaces by number, 0 where there is none.
@@ -156,7 +167,12 @@ mod tests {
     use super::*;
 
     fn wanted(indexes: &[u32]) -> Vec<Registered> {
-        let one = |&ifindex: &u32| Registered { ifindex, mac: [2, 0, 0, 0, 0, ifindex as u8], was: None };
+        let one = |&ifindex: &u32| Registered {
+            ifindex,
+            mac: [2, 0, 0, 0, 0, ifindex as u8],
+            mtu: 1500,
+            was: None,
+        };
         indexes.iter().map(one).collect()
     }
 
@@ -239,6 +255,27 @@ mod tests {
         let new = Registered { mac: [2, 9, 9, 9, 9, 9], ..wanted(&[5])[0] };
         assert!(!world.register(&[new]));
         assert!(world.control.interfaces().iter().any(|interface| interface.mac == new.mac));
+    }
+
+    #[test]
+    fn the_largest_frame_is_that_of_the_narrowest_interface_whose_size_is_known() {
+        let of = |mtus: &[u16]| {
+            let wanted: Vec<Registered> =
+                mtus.iter().map(|mtu| Registered { mtu: *mtu, ..wanted(&[1])[0] }).collect();
+            largest(&wanted)
+        };
+        assert_eq!([of(&[]), of(&[0]), of(&[1500, 9000]), of(&[0, 1300])], [0, 0, 1514, 1314]);
+    }
+
+    #[test]
+    fn a_new_size_is_told() {
+        let mut world = World::new();
+        world.register(&wanted(&[5, 6]));
+        let narrow = Registered { mtu: 1300, ..wanted(&[5])[0] };
+        assert!(!world.register(&[narrow, wanted(&[6])[0]]));
+        let mtus: Vec<u16> =
+            world.control.interfaces().iter().map(|it| it.mtu).filter(|it| *it != 0).collect();
+        assert_eq!(mtus.iter().min(), Some(&1300));
     }
 
     #[test]

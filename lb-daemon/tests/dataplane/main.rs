@@ -30,6 +30,7 @@ mod ports;
 mod refusals;
 mod rig;
 mod schedulers;
+mod sizes;
 mod strangers;
 mod supervision;
 mod tunnels;

@@ -1,6 +1,6 @@
 //! The loaded program with maps of its own, in a directory of bpffs that goes when the rig goes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use lb_core::config::model::*;
 use lb_core::desired::{BackendFacts, Desired, NextHops, Paths};
 use lb_core::diff::{Observed, Planner};
 use lb_core::state::BackendStatus;
-use lb_daemon::datapath::{Datapath, Reader, Sweep, Sweeper};
+use lb_daemon::datapath::{Datapath, Reader, Registered, Sweep, Sweeper};
 use lb_daemon::handle::DataplaneReader as _;
 
 use crate::packet::{BACKEND_MAC, BALANCER_MAC};
@@ -39,7 +39,8 @@ pub struct Rig {
     pub paths: Paths,
     /// The data plane's clock.
     ticks: u32,
-    owned: BTreeSet<u32>,
+    /// The balancer's interfaces, and what each carries.
+    owned: BTreeMap<u32, u16>,
     sweeper: Sweeper,
 }
 
@@ -88,7 +89,7 @@ impl Rig {
             elsewhere: HashMap::new(),
             paths: Paths::new(),
             ticks: 0,
-            owned: BTreeSet::new(),
+            owned: BTreeMap::new(),
             sweeper: Sweeper::default(),
         };
         rig.own(LOOPBACK);
@@ -109,8 +110,14 @@ impl Rig {
 
     /// Makes an interface one of the balancer's: [`BALANCER_MAC`] is its address.
     pub fn own(&mut self, ifindex: u32) {
-        self.owned.insert(ifindex);
-        let all: Vec<(u32, [u8; 6])> = self.owned.iter().map(|&ifindex| (ifindex, BALANCER_MAC)).collect();
+        self.own_of_size(ifindex, 0);
+    }
+
+    /// The same of one that carries packets of at most so many bytes.
+    pub fn own_of_size(&mut self, ifindex: u32, mtu: u16) {
+        self.owned.insert(ifindex, mtu);
+        let one = |(&ifindex, &mtu)| Registered { ifindex, mac: BALANCER_MAC, mtu, was: None };
+        let all: Vec<Registered> = self.owned.iter().map(one).collect();
         self.datapath.register(&all).unwrap();
     }
 

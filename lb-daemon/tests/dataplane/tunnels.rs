@@ -253,11 +253,15 @@ fn what_does_not_fit_into_the_tunnel_is_answered_with_how_much_does() {
 }
 
 /// An answer to `sent`, of this type and code, that tells this size.
-fn assert_error(got: &[u8], sent: &[u8], [kind, code]: [u8; 2], mtu: u16) {
+fn assert_error(got: &[u8], sent: &[u8], about: [u8; 2], mtu: u16) {
+    assert_error_from(read(sent).dst.ip(), got, sent, about, mtu);
+}
+
+/// The same of another one than the packet was for.
+pub fn assert_error_from(from: IpAddr, got: &[u8], sent: &[u8], [kind, code]: [u8; 2], mtu: u16) {
     let header = icmp::header(sent);
     let (src, dst, message) = icmp::read_error(got);
-    let original = read(sent);
-    assert_eq!((src, dst), (original.dst.ip(), original.src.ip()));
+    assert_eq!((src, dst), (from, read(sent).src.ip()));
     assert_eq!((&got[..6], &got[6..12]), (&sent[6..12], &sent[..6]));
     assert_eq!((&message[..2], &message[4..8]), (&[kind, code][..], &u32::from(mtu).to_be_bytes()[..]));
     assert_eq!(message[8..], sent[14..14 + header + 8], "the head of what did not fit, as it came");
