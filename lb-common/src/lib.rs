@@ -19,6 +19,7 @@ pub mod icmp;
 pub mod refusal;
 pub mod table;
 pub mod tcp;
+pub mod trace;
 pub mod tunnel;
 pub mod udp;
 pub mod verdict;

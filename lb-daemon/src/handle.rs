@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lb_common::abi::{BACKENDS_MAX, FARMS_MAX};
 use lb_core::config::model::{BackendName, FarmName};
+use lb_core::explain::{Explanation, Question};
 use lb_core::ills::Condition;
 use lb_core::state::{
     AdminState, CheckLoad, CheckReport, CheckRun, Connection, ConnectionFilter, Occurrences, Peer, Snapshot,
@@ -200,6 +201,8 @@ pub trait DataplaneReader: Send + Sync {
     fn turned_away(&self, farm: u16) -> anyhow::Result<TurnedAway>;
     /// What happened in the connection tables since the program was loaded. A few system calls, which do not wait.
     fn occurrences(&self) -> anyhow::Result<Occurrences>;
+    /// What the program would do with a packet now. Takes milliseconds, the first time a second or two.
+    fn explain(&self, question: &Question) -> anyhow::Result<Explanation>;
     /// What backends have carried, by number. A system call for a thousand of them.
     fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>>;
 }

@@ -119,7 +119,8 @@ async fn serve(loaded: Loaded, stay: bool, signals: Signals, lines: Arc<Lines>) 
     datapath.maps.control.set_flow_seed(flow_seed);
     tell_size(&datapath);
     forward_program_logs(&mut datapath, &supervisor);
-    let reader = Reader::open(&home.dir).inspect_err(|_| home.abandon())?;
+    let explainer = datapath.explainer().inspect_err(|_| home.abandon())?;
+    let reader = Reader::open(&home.dir).inspect_err(|_| home.abandon())?.with_explainer(explainer);
     let start = Start {
         config,
         config_path: path,

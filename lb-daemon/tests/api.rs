@@ -140,6 +140,19 @@ async fn checks_tell_their_last_results_and_their_next_run() {
 }
 
 #[tokio::test]
+async fn a_packet_is_explained() {
+    let (_fake, router) = fixture();
+    let body = r#"{"source": "192.0.2.1:40000", "destination": "192.0.2.10:80", "flags": "SA", "interface": "eth0"}"#;
+    let told = call(&router, "POST /v1/explain", "application/json", body).await.json();
+    assert_eq!((&told["verdict"], &told["action"]), (&json!("opened"), &json!("sent")), "{told}");
+    assert_eq!((&told["packet"]["flags"], &told["packet"]["interface"]), (&json!("SA"), &json!("eth0")));
+    let about: Vec<&str> =
+        told["steps"].as_array().unwrap().iter().map(|step| step["about"].as_str().unwrap()).collect();
+    assert_eq!(about, ["service", "connection", "backend", "source"]);
+    assert_eq!((&told["entry"]["farm"], &told["entry"]["backend"]), (&json!("web"), &json!("10.0.0.11")));
+}
+
+#[tokio::test]
 async fn checks_are_run_by_hand() {
     let (_fake, router) = fixture();
     let line = "POST /v1/checks/run";
@@ -200,6 +213,10 @@ async fn a_changed_backend_is_answered_as_it_is_now() {
     assert_eq!(told, [json!("10.0.0.11"), json!("drain"), json!("draining"), json!(0)]);
 }
 
+fn explained(source: &str, destination: &str, more: &str) -> String {
+    format!(r#"{{"source":"{source}","destination":"{destination}"{more}}}"#)
+}
+
 #[tokio::test]
 async fn every_error_is_a_problem_document() {
     let json = "application/json";
@@ -213,6 +230,35 @@ async fn every_error_is_a_problem_document() {
         ("POST /v1/checks/run", json, r#"{"farm": "web", "backend": "ex3"}"#, 404, "did you mean 'ex2'?"),
         ("POST /v1/checks/run", json, r#"{"farm": "nope"}"#, 404, "the farms are web, dns"),
         ("POST /v1/checks/run", json, "{}", 400, "missing field `farm`"),
+        (
+            "POST /v1/explain",
+            json,
+            &explained("192.0.2.1", "192.0.2.10:80", ""),
+            400,
+            "an address and a port",
+        ),
+        ("POST /v1/explain", json, &explained("192.0.2.1:1", "[2001:db8::10]:80", ""), 400, "address family"),
+        (
+            "POST /v1/explain",
+            json,
+            &explained("192.0.2.1:1", "192.0.2.10:80", r#","flags":"SX""#),
+            400,
+            "not 'X'",
+        ),
+        (
+            "POST /v1/explain",
+            json,
+            &explained("192.0.2.1:1", "192.0.2.10:80", r#","protocol":"udp","flags":"S""#),
+            400,
+            "UDP has none",
+        ),
+        (
+            "POST /v1/explain",
+            json,
+            &explained("192.0.2.1:1", "192.0.2.10:80", r#","interface":"eth1""#),
+            400,
+            "attached to (eth0), not 'eth1'",
+        ),
         ("DELETE /v1/farms/nope", "", "", 404, "the farms are web, dns"),
         (
             "PATCH /v1/farms/web/backends/nope",
@@ -491,6 +537,7 @@ async fn the_description_and_the_routes_are_the_same() {
         "GET /metrics",
         "GET /v1/checks",
         "POST /v1/checks/run",
+        "POST /v1/explain",
         "GET /openapi.json",
     ];
     let (_fake, router) = fixture();

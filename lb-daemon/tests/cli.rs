@@ -94,6 +94,11 @@ async fn commands_print_their_answer_and_end_with_0() {
             "checks run web 10.0.0.11",
             "web 10.0.0.11, tcp 10.0.0.11:80: passed in 12ms: connected in 0.4 ms\n    OK\n    all is\u{fffd}[2J well\n",
         ),
+        (
+            "explain --src [2001:db8::7]:40000 --dst [2001:db8::10]:443",
+            "[2001:db8::7]:40000 > [2001:db8::10]:443, tcp S, seq 1000, ack 0, in by eth0\n  service     farm 'web' serves \
+             [2001:db8::10]:443\n  connection  none holds this flow\n  backend     10.0.0.11, by the flow's hash, slot 4711",
+        ),
         ("connections --limit 1", "1 of 3 connections; more with --limit\n"),
         ("connections cut --client 2001:db8::7", "7 connections cut\n"),
         ("events", "1970-01-01T00:01:00Z  WARNING  event 1\n"),

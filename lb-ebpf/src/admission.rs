@@ -2,8 +2,10 @@
 //! come here, and only their packets that belong to no connection: what is established goes on.
 
 use lb_common::abi::{Address, LIST_ALLOWS, ListKey, Turned};
+use lb_common::trace::Decision;
 use lb_common::verdict::Verdict;
 
+use crate::explain;
 use crate::maps;
 use crate::work::Outcome;
 
@@ -16,7 +18,9 @@ pub fn admit<A: Address>(source: &A, listed: &mut ListKey, farm: u16) -> Outcome
         return Ok(());
     }
     *listed = ListKey::of(list, source.mapped());
-    if maps::listed(listed).ok_or(Verdict::Inconsistent)? == LIST_ALLOWS {
+    let said = maps::listed(listed).ok_or(Verdict::Inconsistent)?;
+    explain::decided(Decision::Listed, u64::from(said));
+    if said == LIST_ALLOWS {
         return Ok(());
     }
     maps::count_turned(farm, Turned::Denied);

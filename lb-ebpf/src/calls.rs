@@ -3,10 +3,12 @@
 //! structures of known size; a null pointer is refused, as the verifier demands.
 
 use lb_common::abi::FlowKey;
-use lb_common::table::{self, Claim, Homes, Line as _, Meta, State, Table};
+use lb_common::table::{self, Claim, Homes, Line as _, Meta, State, Table, WINDOW};
 
+use crate::explain;
 use crate::family::{Family, V4, V6};
 use crate::line::Connections;
+use crate::maps;
 
 /// No line.
 pub const NOWHERE: u64 = u64::MAX;
@@ -63,13 +65,27 @@ fn of<F: Calls>() -> Table<Connections<F>> {
     Table(Connections::new())
 }
 
+/// Without notes, for which there is no stack left. Who copies a line for an instance that explains copies its other direction, too.
+#[inline(always)]
+fn quiet<F: Calls>() -> Table<Connections<F, false>> {
+    Table(Connections::quiet())
+}
+
 #[inline(always)]
 fn find<F: Calls>(key: *const FlowKey<F::Addr>, homes: *const Homes) -> u64 {
     // SAFETY: not null, or refused; the caller's values outlive the call.
     let (Some(key), Some(homes)) = (unsafe { key.as_ref() }, unsafe { homes.as_ref() }) else {
         return NOWHERE;
     };
-    of::<F>().find(homes, key).map_or(NOWHERE, |(index, _)| u64::from(index))
+    if explain::is_on() {
+        // What is looked at below takes no notes. Both windows, then, beforehand.
+        for i in 0..2 * WINDOW {
+            let home = if i < WINDOW { homes.first } else { homes.second };
+            let line = F::line_at(home.wrapping_add(i & (WINDOW - 1)) & maps::lines_mask());
+            explain::found(line, F::LINES, home);
+        }
+    }
+    quiet::<F>().find(homes, key).map_or(NOWHERE, |(index, _)| u64::from(index))
 }
 
 #[inline(always)]
@@ -132,7 +148,7 @@ macro_rules! calls {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $free_pair(index: u32, meta: u64) -> u64 {
-            u64::from(of::<$family>().free_pair(index, Meta(meta)))
+            u64::from(quiet::<$family>().free_pair(index, Meta(meta)))
         }
         #[unsafe(no_mangle)]
         #[inline(never)]

@@ -3,10 +3,12 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{Address as _, POLICY_CHALLENGE, has_farm};
 use lb_common::challenge::{self, PERIOD, Vouched};
+use lb_common::trace::Decision;
 use lb_common::verdict::Verdict;
 use lb_common::wire::Tcp;
 
 use crate::calls::Calls;
+use crate::explain;
 use crate::maps;
 use crate::open;
 use crate::size;
@@ -24,7 +26,9 @@ pub fn is_on<F: Calls>(work: &Work<F>, farm: u16) -> bool {
 #[inline(never)]
 pub fn admit<F: Calls>(context: *mut xdp_md) -> u64 {
     let Some(mut work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
-    if !is_vouched_for(&work) {
+    let vouched = is_vouched_for(&work);
+    explain::decided(Decision::Asked, u64::from(vouched) << 1 | 1);
+    if !vouched {
         return Verdict::Challenged as u64;
     }
     let choice = work.read.choice;

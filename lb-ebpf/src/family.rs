@@ -5,8 +5,10 @@ use lb_common::abi::{Address as _, BackendEntry, FlowKey, NextHop};
 use lb_common::checksum::Delta;
 use lb_common::refusal::{self, IcmpHeader};
 use lb_common::table::{Layout, Target};
+use lb_common::trace::Paged;
 use lb_common::wire::{Ethernet, IpHeader, Ipv4, Ipv6, protocol};
 
+use crate::explain;
 use crate::line::Line;
 use crate::maps::{self, Scratch};
 
@@ -25,12 +27,19 @@ pub trait Family {
     const ICMP: u8;
     /// Bytes of a packet that every way carries: nobody sends smaller ones for being told to (RFC 791, RFC 8200, section 5).
     const LEAST_MTU: u16;
+    /// The map of its lines.
+    const LINES: Paged;
 
     /// An ICMP error (RFC 792; RFC 4443, section 3) in answer to the flow `key`, by the sum of what it quotes; `length`
     /// in bytes, header included.
     fn error(told: Told, key: &FlowKey<Self::Addr>, quote: Delta, length: u16) -> IcmpHeader;
     /// A line of this family's table.
-    fn line(index: u32) -> Option<Line>;
+    #[inline(always)]
+    fn line(index: u32) -> Option<Line> {
+        explain::found(Self::line_at(index), Self::LINES, index)
+    }
+    /// The same, where an instance that explains notes nothing.
+    fn line_at(index: u32) -> Option<Line>;
     /// Puts a packet's new addresses in, and takes a hop. `reverse` and `dnat` are of the line that `target` is from.
     fn readdress(
         header: &mut Self::Header,
@@ -85,6 +94,7 @@ impl Family for V4 {
     const TABLE: usize = 0;
     const ICMP: u8 = protocol::ICMP;
     const LEAST_MTU: u16 = 68;
+    const LINES: Paged = Paged::ConnectionsV4;
 
     #[inline(always)]
     fn error(told: Told, _: &FlowKey<[u8; 4]>, quote: Delta, _: u16) -> IcmpHeader {
@@ -96,7 +106,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn line(index: u32) -> Option<Line> {
+    fn line_at(index: u32) -> Option<Line> {
         maps::CONNECTIONS_V4.get_ptr_mut(index).map(Line::new)
     }
     #[inline(always)]
@@ -139,6 +149,7 @@ impl Family for V6 {
     const TABLE: usize = 1;
     const ICMP: u8 = protocol::ICMPV6;
     const LEAST_MTU: u16 = Ipv6::LEAST_MTU;
+    const LINES: Paged = Paged::ConnectionsV6;
 
     #[inline(always)]
     fn error(told: Told, key: &FlowKey<[u8; 16]>, quote: Delta, length: u16) -> IcmpHeader {
@@ -151,7 +162,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn line(index: u32) -> Option<Line> {
+    fn line_at(index: u32) -> Option<Line> {
         maps::CONNECTIONS_V6.get_ptr_mut(index).map(Line::new)
     }
     #[inline(always)]

@@ -90,23 +90,31 @@ impl Book for Numbers {
     }
 }
 
-/// The table of one family.
-pub struct Connections<F>(PhantomData<F>);
+/// The table of one family. `NOTES`: an instance that explains notes which line is missing.
+pub struct Connections<F, const NOTES: bool = true>(PhantomData<F>);
 
-impl<F: Family> Connections<F> {
+impl<F: Family> Connections<F, true> {
     #[inline(always)]
     pub fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<F: Calls> Lines for Connections<F> {
+impl<F: Family> Connections<F, false> {
+    /// For a look at windows that are known to be there. A look needs all the stack that there is.
+    #[inline(always)]
+    pub fn quiet() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<F: Calls, const NOTES: bool> Lines for Connections<F, NOTES> {
     type Line = Line;
     type Key = FlowKey<F::Addr>;
 
     #[inline(always)]
     fn at(&self, index: u32) -> Option<Line> {
-        F::line(index)
+        if NOTES { F::line(index) } else { F::line_at(index) }
     }
     #[inline(always)]
     fn mask(&self) -> u32 {

@@ -17,6 +17,7 @@ mod calls;
 mod challenge;
 mod context;
 mod direct;
+mod explain;
 mod family;
 mod forward;
 mod icmp;
@@ -45,6 +46,7 @@ use aya_log_ebpf::debug;
 use lb_common::abi::Address as _;
 use lb_common::table::Layout as _;
 use lb_common::tcp;
+use lb_common::trace::Decision;
 use lb_common::verdict::{Disposition, Verdict};
 use lb_common::wire::{Ethernet, IpHeader as _, protocol};
 
@@ -58,35 +60,60 @@ use crate::work::{Work, pack};
 
 #[xdp]
 pub fn drover(ctx: XdpContext) -> u32 {
-    let mut frame = Frame::new(&ctx);
-    let number = match parse::ethertype(&frame) {
+    let number = follow(&ctx);
+    act(&ctx, number)
+}
+
+/// The same for the instance that explains packets and forwards none.
+#[xdp]
+pub fn explain(ctx: XdpContext) -> u32 {
+    let number = follow(&ctx);
+    explain::decided(Decision::Outcome, number);
+    act(&ctx, number)
+}
+
+/// Leads a packet its way: the verdict, and the interface that it, or the answer to it, leaves by in the high half.
+#[inline(always)]
+fn follow(ctx: &XdpContext) -> u64 {
+    let mut frame = Frame::new(ctx);
+    match parse::ethertype(&frame) {
         Ok(Ethernet::IPV4) => {
-            let number =
-                concerned::<V4>(&frame).map_or_else(core::convert::identity, |()| process::<V4>(&mut frame));
+            // No closures: with two entry points each would be a function of its own.
+            let number = match concerned::<V4>(&frame) {
+                Ok(()) => process::<V4>(&mut frame),
+                Err(number) => number,
+            };
             slowly::<V4>(ctx.ctx, number)
         }
         Ok(Ethernet::IPV6) => {
-            let number =
-                concerned::<V6>(&frame).map_or_else(core::convert::identity, |()| process_v6(ctx.ctx));
+            let number = match concerned::<V6>(&frame) {
+                Ok(()) => process_v6(ctx.ctx),
+                Err(number) => number,
+            };
             slowly::<V6>(ctx.ctx, number)
         }
         Ok(Ethernet::VLAN | Ethernet::QINQ) => Verdict::Tagged as u64,
         Ok(_) => Verdict::NotIp as u64,
         Err(verdict) => verdict as u64,
-    };
+    }
+}
+
+/// Counts the outcome and makes it an XDP action.
+#[inline(always)]
+fn act(ctx: &XdpContext, number: u64) -> u32 {
     let (verdict, egress) = (Verdict::from_raw(number as u32), (number >> 32) as u32);
     maps::count_verdict(verdict);
     if matches!(verdict, Verdict::Opened) {
-        debug!(&ctx, "connection opened, leaving by interface {}", egress);
+        debug!(ctx, "connection opened, leaving by interface {}", egress);
     } else if matches!(verdict, Verdict::PortsExhausted | Verdict::TableFull | Verdict::Inconsistent) {
-        debug!(&ctx, "found no room, verdict {}", verdict as u32);
+        debug!(ctx, "found no room, verdict {}", verdict as u32);
     }
     // An answer may go out whatever became of the packet itself.
     let disposition = if egress != 0 { Disposition::Forward } else { verdict.disposition() };
     match disposition {
         Disposition::Pass => xdp_action::XDP_PASS,
         Disposition::Drop => xdp_action::XDP_DROP,
-        Disposition::Forward if egress == frame.ingress() => xdp_action::XDP_TX,
+        Disposition::Forward if egress == Frame::new(ctx).ingress() => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers. It fails only for unknown flags.
         Disposition::Forward => unsafe { bpf_redirect(egress, 0) as u32 },
     }

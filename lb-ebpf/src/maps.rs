@@ -15,8 +15,11 @@ use lb_common::abi::{
 use lb_common::affinity::{self, Bucket};
 use lb_common::challenge::{self, Vouched};
 use lb_common::table::{Occurrence, RawLine};
+use lb_common::trace::Paged;
 use lb_common::verdict::Verdict;
 
+use crate::context::opaque;
+use crate::explain;
 use crate::family::Family;
 pub use crate::scratch::{LastResort, Leg, Scratch};
 
@@ -66,7 +69,7 @@ const PORT_WORDS: u32 = (size_of::<PortSet>() / 8) as u32;
 #[map]
 static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::ROOM, 0);
 #[map]
-static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, 0);
+static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, BPF_F_MMAPABLE);
 #[map]
 static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(2, 0);
 
@@ -174,7 +177,8 @@ pub fn farm(id: u16) -> Option<&'static FarmEntry> {
 /// What a farm's scheduler goes by.
 #[inline(always)]
 pub fn schedule(farm: u16) -> Option<*mut Schedule> {
-    SCHEDULES.get_ptr_mut(u32::from(farm))
+    let farm = u32::from(farm);
+    explain::found(SCHEDULES.get_ptr_mut(farm), Paged::Schedules, farm)
 }
 
 /// The daemon's part of it.
@@ -194,7 +198,7 @@ pub fn source<A: Address>(address: &A, farm: u16, v4: bool) -> Option<[u64; 2]> 
 /// A bucket of the table of affinities.
 #[inline(always)]
 pub fn affinities(bucket: u32) -> Option<*mut Bucket> {
-    AFFINITIES.get_ptr_mut(bucket)
+    explain::found(AFFINITIES.get_ptr_mut(bucket), Paged::Affinities, bucket)
 }
 
 /// What newcomers of a farm have to meet.
@@ -214,7 +218,8 @@ pub fn listed(key: &ListKey) -> Option<u32> {
 /// The backend in one slot of a table.
 #[inline(always)]
 pub fn backend_at(table: u32, slot: u32) -> Option<u16> {
-    MAGLEV.get(table)?.slots.get(slot as usize).copied()
+    // The verifier does not know what the compiler may: that a slot is below their number.
+    MAGLEV.get(table)?.slots.get(opaque(slot as usize)).copied()
 }
 
 #[inline(always)]
@@ -260,7 +265,8 @@ pub fn lines_mask() -> u32 {
 /// ports. The daemon writes it, too, and a lost bit costs a try.
 #[inline(always)]
 pub fn ports(backend: u16, word: u32) -> Option<*mut u64> {
-    PORTS.get_ptr_mut((u32::from(backend) & (abi::PORT_SETS - 1)) * PORT_WORDS + word)
+    let at = (u32::from(backend) & (abi::PORT_SETS - 1)) * PORT_WORDS + word;
+    explain::found(PORTS.get_ptr_mut(at), Paged::Ports, at)
 }
 
 /// Whether this CPU may answer another refused packet in this tick.
@@ -290,7 +296,7 @@ fn may_answer(control: &Control, kind: u32) -> bool {
 /// Whoever has answered a challenge and has this place.
 #[inline(always)]
 pub fn vouched(place: u32) -> Option<*mut Vouched> {
-    VOUCHED.get_ptr_mut(place)
+    explain::found(VOUCHED.get_ptr_mut(place), Paged::Vouched, place)
 }
 
 #[inline(always)]

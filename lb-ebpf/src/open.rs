@@ -1,14 +1,15 @@
 //! Enters a new connection: both lines, and in mode `nat` a source port that nobody else has towards the backend.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use lb_common::abi::{POLICY_NO_EMPTY, POLICY_UDP_FULL, POLICY_UDP_ONLY, has_farm};
 use lb_common::table::{Hop, Layout as _, Line as _, New, Occurrence, State, Table, opening};
 use lb_common::tcp::Direction;
+use lb_common::trace::Decision;
 use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Tcp};
 
 use crate::calls::{Calls, Claimed, NOWHERE};
+use crate::explain;
 use crate::forward;
 use crate::line::{self, Connections};
 use crate::lookup::Found;
@@ -61,6 +62,7 @@ fn try_open<F: Calls>(work: &mut Work<F>) -> Outcome {
     let forward = match Claimed::of(F::claim(&work.read.key, &work.read.homes, work.control.now, policy)) {
         Claimed::At(index, evicted) => {
             count_evicted(evicted);
+            explain::decided(Decision::Forward, u64::from(index) | u64::from(evicted) << 32);
             index
         }
         Claimed::Taken => return Err(Verdict::Contended),
@@ -128,14 +130,14 @@ fn enter_reverse<F: Calls>(work: &mut Work<F>, choice: Choice, policy: u32) -> R
             if choice.is_direct() {
                 return Err(Verdict::Contended);
             }
-            // SAFETY: a helper without arguments.
-            let port = ports::free(choice.backend(), unsafe { bpf_get_prandom_u32() });
+            let port = ports::free(choice.backend(), explain::random());
             set_port(work.read, port.to_be_bytes());
             work.read.reverse_homes = line::homes::<F>(&work.read.reverse).ok_or(Verdict::Inconsistent)?;
         }
         match Claimed::of(F::claim(&work.read.reverse, &work.read.reverse_homes, now, policy)) {
             Claimed::At(index, evicted) => {
                 count_evicted(evicted);
+                decided_reverse(index, u64::from(evicted), attempt);
                 return Ok(index);
             }
             Claimed::Full => continue,
@@ -155,6 +157,7 @@ fn enter_reverse<F: Calls>(work: &mut Work<F>, choice: Choice, policy: u32) -> R
         let old = idle >= if work.is_tcp() { STALE } else { SILENCE };
         if (meta.is(State::Unanswered) && old) || F::expired(index as u32, now) != 0 {
             if let Some(index) = take_over::<F>(index as u32, meta.0) {
+                decided_reverse(index, TOOK_PORT, attempt);
                 return Ok(index);
             }
             continue;
@@ -170,6 +173,7 @@ fn enter_reverse<F: Calls>(work: &mut Work<F>, choice: Choice, policy: u32) -> R
     if meta != 0 {
         set_port(work.read, port);
         if let Some(index) = take_over::<F>(index, meta) {
+            decided_reverse(index, TOOK_PORT, ATTEMPTS);
             return Ok(index);
         }
     }
@@ -178,6 +182,14 @@ fn enter_reverse<F: Calls>(work: &mut Work<F>, choice: Choice, policy: u32) -> R
         return Err(Verdict::TableFull);
     }
     Err(Verdict::PortsExhausted)
+}
+
+/// See [`Decision::Reverse`].
+const TOOK_PORT: u64 = 2;
+
+#[inline(always)]
+fn decided_reverse(index: u32, whose: u64, attempt: u32) {
+    explain::decided(Decision::Reverse, u64::from(index) | whose << 32 | u64::from(attempt) << 40);
 }
 
 #[inline(always)]

@@ -6,12 +6,14 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{FARM_AFFINE, NO_TABLE, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
 use lb_common::hash;
+use lb_common::trace::{Chosen, Decision};
 use lb_common::verdict::Verdict;
 
 use crate::affinity;
 use crate::calls::Calls;
 use crate::context::opaque;
 use crate::direct;
+use crate::explain;
 use crate::family::Family;
 use crate::maps;
 use crate::open;
@@ -43,22 +45,24 @@ fn try_settle<F: Calls>(work: &mut Work<F>) -> Outcome {
     if farm.flags & FARM_AFFINE != 0
         && let Some(backend) = affinity::had(work, choice.farm())
     {
-        return settle_on(work, backend);
+        return settle_on(work, backend, Chosen::Affinity);
     }
     if farm.table == NO_TABLE {
         return Err(select::nobody(farm));
     }
-    let slot = match farm.scheduler {
-        SCHEDULER_TURNS => turn(work, choice.farm())?,
-        SCHEDULER_SOURCE => source(work, choice.farm())?,
-        _ => hash::slot(hash::flow(&work.read.key, work.control.flow_seed), TABLE_SIZE),
+    let (slot, by) = match farm.scheduler {
+        SCHEDULER_TURNS => (turn(work, choice.farm())?, Chosen::Turn),
+        SCHEDULER_SOURCE => (source(work, choice.farm())?, Chosen::Source),
+        _ => (hash::slot(hash::flow(&work.read.key, work.control.flow_seed), TABLE_SIZE), Chosen::Flow),
     };
     let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
-    settle_on(work, backend)
+    explain::decided(Decision::Slot, u64::from(slot));
+    settle_on(work, backend, by)
 }
 
 #[inline(always)]
-fn settle_on<F: Calls>(work: &mut Work<F>, backend: u16) -> Outcome {
+fn settle_on<F: Calls>(work: &mut Work<F>, backend: u16, by: Chosen) -> Outcome {
+    explain::decided(Decision::Backend, u64::from(backend) | (by as u64) << 32);
     let choice = work.read.choice.with(backend, select::check_hop::<F>(backend)?);
     work.read.choice = choice;
     open::prepare(work, choice);

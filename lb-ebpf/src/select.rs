@@ -8,11 +8,13 @@ use lb_common::abi::{
 };
 use lb_common::hash;
 use lb_common::tcp;
+use lb_common::trace::{Chosen, Decision, NONE};
 use lb_common::verdict::Verdict;
 use lb_common::wire::protocol;
 
 use crate::admission;
 use crate::calls::Calls;
+use crate::explain;
 use crate::maps::{self, Scratch, Service};
 use crate::sockets;
 use crate::work::Work;
@@ -122,8 +124,10 @@ fn try_pick<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     let number = maps::service(&work.read.key);
     let opens = work.read.key.protocol == protocol::UDP || tcp::opens(work.flags());
     if number == Service::NONE {
+        explain::decided(Decision::Service, NONE);
         return Err(stranger::<F>(work));
     }
+    explain::decided(Decision::Service, number);
     let service = Service::from_raw(number);
     let farm = maps::farm(service.farm).ok_or(Verdict::Inconsistent)?;
     let (flags, policy) = (work.flags(), work.control.policy[F::TABLE]);
@@ -170,6 +174,8 @@ fn try_pick<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     }
     let slot = hash::slot(hash::flow(key, work.control.flow_seed), TABLE_SIZE);
     let backend = maps::backend_at(farm.table, slot).ok_or(Verdict::Inconsistent)?;
+    explain::decided(Decision::Slot, u64::from(slot));
+    explain::decided(Decision::Backend, u64::from(backend) | (Chosen::Flow as u64) << 32);
     Ok(choice.with(backend, check_hop::<F>(backend)?).0)
 }
 

@@ -4,12 +4,14 @@
 use lb_common::abi::{BACKEND_AFFINE, BACKEND_TAKES, BackendEntry};
 use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, State, Table};
 use lb_common::tcp::{self, Action, Answer, Known, Segment};
+use lb_common::trace::{Decision, Over};
 use lb_common::udp;
 use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Tcp};
 
 use crate::calls::Calls;
 use crate::direct;
+use crate::explain;
 use crate::line::{Connections, Line};
 use crate::lookup::Found;
 use crate::maps;
@@ -31,6 +33,8 @@ pub enum Steered {
 #[inline(always)]
 pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
     let Found { index, line, meta } = *found;
+    explain::decided(Decision::Line, u64::from(index));
+    explain::decided(Decision::Meta, meta.0);
     let Some(backend) = maps::backend(F::Addr::backend(line)) else {
         return Steered::Done(Err(Verdict::Inconsistent));
     };
@@ -39,6 +43,7 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
     }
     let now = work.control.now;
     if line.last_seen() != now && F::expired(index, now) != 0 {
+        explain::decided(Decision::Over, Over::Expired as u64);
         F::free_pair(index, meta.0);
         return Steered::Anew;
     }
@@ -47,6 +52,7 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
         (Table(Connections::<F>::new()).peer_at(peer, index), F::line(peer))
     else {
         // Half a pair is nobody.
+        explain::decided(Decision::Over, Over::Half as u64);
         F::free_pair(index, meta.0);
         return Steered::Anew;
     };
@@ -58,6 +64,7 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
     match action {
         Action::Forward | Action::Probe => {}
         Action::Anew => {
+            explain::decided(Decision::Over, Over::Anew as u64);
             F::free_pair(index, meta.0);
             return Steered::Anew;
         }
@@ -65,6 +72,7 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
         Action::Stray => return Steered::Done(Err(Verdict::NoConnection)),
     }
     let state = known.0;
+    explain::decided(Decision::State, state as u64 | u64::from(known.1) << 8);
     work.read.notes = 0;
     if state != meta.state() || known.1 != meta.fins() {
         let to = |meta: Meta| meta.with_state(state).with_fins(known.1);

@@ -102,6 +102,8 @@ pub mod map {
 
 /// The program's name in the object.
 pub const PROGRAM: &str = "drover";
+/// The name of the one that explains packets.
+pub const EXPLAINING_PROGRAM: &str = "explain";
 
 /// Most farms at once.
 pub const FARMS_MAX: u32 = 512;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod departed;
 pub mod desired;
 pub mod diff;
+pub mod explain;
 pub mod health;
 pub mod ills;
 pub mod maglev;

@@ -10,6 +10,7 @@ mod config;
 mod connections;
 mod description;
 mod events;
+mod explain;
 mod extract;
 mod farms;
 mod ill_metrics;
@@ -31,7 +32,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use lb_core::state::Snapshot;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -51,6 +52,8 @@ struct Api {
     /// Turns true when streams must end; never, if the sender is gone.
     stopping: watch::Receiver<bool>,
     openapi: Arc<str>,
+    /// Turns to have a packet explained.
+    explaining: Arc<Semaphore>,
 }
 
 impl Api {
@@ -96,7 +99,7 @@ fn router_until(handle: Handle, stopping: watch::Receiver<bool>) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(Api { handle, stopping, openapi })
+        .with_state(Api { handle, stopping, openapi, explaining: Arc::new(Semaphore::new(explain::WAITING)) })
 }
 
 /// Routes are added here alone, and so each has its description.
@@ -109,6 +112,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(checks::list_checks))
         .routes(routes!(checks::run_checks))
         .routes(routes!(connections::list_connections, connections::cut_connections))
+        .routes(routes!(explain::explain_packet))
         .routes(routes!(events::get_events))
         .routes(routes!(config::get_config, config::put_config))
         .routes(routes!(config::check_config))

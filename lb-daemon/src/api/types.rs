@@ -4,6 +4,7 @@
 //! seconds and its name says so, but for the configuration's own keys, which look as they do in the file.
 
 mod check;
+mod explain;
 mod farm;
 mod settings;
 mod table;
@@ -24,6 +25,7 @@ use crate::program::Unfit;
 pub use check::{
     Check, CheckResult, CheckRun, CheckRunRequest, CheckRuns, CheckSchedule, CheckState, CheckVerdict, Checks,
 };
+pub use explain::{ExplainRequest, Explained, ExplainedPacket, ExplainedStep, PacketProtocol, SentPacket};
 pub(super) use farm::total_traffic as farm_traffic;
 pub use farm::{
     Backend, BackendPatch, BackendStatus, Directions, Farm, FarmPatch, FarmStatus, Farms, Prefixes,

@@ -1,5 +1,7 @@
 //! What can be typed, and the help that documents it.
 
+mod packets;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -7,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 pub use lb_core::config::keys::SOCKET as DEFAULT_SOCKET;
+pub use packets::ExplainArgs;
 
 const DEFAULT_CONFIG: &str = "/etc/drover/drover.toml";
 
@@ -158,6 +161,15 @@ pub enum Online {
   drover connections cut --farm web --backend ex1"
     )]
     Connections(ConnectionsArgs),
+    /// Say what would become of a packet, and why
+    ///
+    /// The program itself runs it, in a second instance that is attached to nothing: each decision is printed in order, and the entry that
+    /// the packet would make. Nothing is sent, counted or remembered.
+    #[command(after_help = "Examples:
+  drover explain --src 198.51.100.7:40000 --dst 192.0.2.10:80
+  drover explain --src 198.51.100.7:40000 --dst 192.0.2.10:53 --proto udp
+  drover explain --src 10.0.0.11:80 --dst 192.0.2.10:40000 --flags SA")]
+    Explain(ExplainArgs),
     /// Show what happened: backends up and down, configurations, interventions
     ///
     /// The daemon keeps the last 1000 events since its start; its log has them all. Times are UTC.

@@ -11,6 +11,7 @@ mod client;
 mod connections;
 mod docs;
 mod events;
+mod explain;
 mod farms;
 mod status;
 mod text;
@@ -114,6 +115,7 @@ async fn dispatch(command: Online, context: &Context) -> Result<String, Failure>
         Online::Backend { action } => backend::run(context, action).await,
         Online::Checks(args) => checks::run(context, args).await,
         Online::Connections(args) => connections::run(context, args).await,
+        Online::Explain(args) => explain::run(context, args).await,
         Online::Events { follow, since } => events::run(context, follow, since).await,
         Online::Apply { file, dry_run } => changes::apply(context, &file, dry_run).await,
         Online::Reload => changes::reload(context).await,

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::text::{Style, WIDTH};
-use super::{backend, changes, checks, connections, events, farms, status};
-use crate::api::types::{Backend, Changes, CheckRuns, Checks, Connections, Event, Farm, Farms, Status};
+use super::{backend, changes, checks, connections, events, explain, farms, status};
+use crate::api::types::{
+    Backend, Changes, CheckRuns, Checks, Connections, Event, Explained, Farm, Farms, Status,
+};
 
 const PLAIN: Style = Style { colour: false, narrow: true };
 
@@ -90,8 +92,29 @@ fn every_command_fits_on_80_columns() {
         "protocol": "tcp", "client": socket(1), "vip": socket(2), "backend_address": socket(3), "source": socket(2),
         "farm": name("f"), "backend": name("b"), "state": "established", "age_seconds": 86400.0, "idle_seconds": 7200.0,
     });
-    let connections: Connections = read(json!({"total": 1, "connections": [connection]}));
+    let connections: Connections = read(json!({"total": 1, "connections": [connection.clone()]}));
     assert_fits("connections", &connections::listed(&connections, PLAIN));
+
+    let packet = json!({
+        "protocol": "tcp", "source": socket(1), "destination": socket(2), "interface": "enp193s0f1np1.4094", "flags": "SAFRP",
+        "sequence": u32::MAX, "acknowledgment": u32::MAX,
+    });
+    let step = |text: String| json!({"about": "connection", "text": text});
+    let steps = [
+        format!("farm '{}' serves {}, as one of all ports", name("f"), socket(2)),
+        format!(
+            "answers of {}: half-closed, 12345.6 s old, idle for 12345.6 s, served by {}",
+            socket(1),
+            socket(3)
+        ),
+    ];
+    let explained: Explained = read(json!({
+        "packet": packet, "steps": steps.map(step), "verdict": "opened", "action": "sent",
+        "outcome": "challenged: it opens a connection in a flood; its sender was asked whether it is there",
+        "sent": {"source": socket(1), "destination": socket(2), "interface": "enp193s0f1np1", "next_hop": "02:00:00:00:00:03"},
+        "entry": connection,
+    }));
+    assert_fits("explain", &explain::explained(&explained, PLAIN));
 
     let message = format!(
         "BackEnd [{}]:65535 down in farm: '{}': connection refused; 12 connections cut",

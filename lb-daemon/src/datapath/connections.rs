@@ -6,14 +6,17 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 
+use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray};
 use lb_common::abi::{FarmCounters, Turned, map};
 use lb_common::table::Occurrence;
 use lb_common::verdict::{Disposition, Verdict};
+use lb_core::explain::{Explanation, Question};
 use lb_core::health::passive::Pulse;
 use lb_core::state::{self, ConnectionFilter, Occurrences, Traffic};
 
 use super::counters::{self, Counters};
+use super::explain::Explainer;
 use super::mapping::Mapping;
 use super::tables::Tables;
 use super::{maps, maps_dir};
@@ -26,6 +29,7 @@ pub struct Reader {
     farm_counters: PerCpuArray<MapData, FarmCounters>,
     verdicts: PerCpuArray<MapData, u64>,
     occurrences: PerCpuArray<MapData, u64>,
+    explainer: Option<Explainer>,
 }
 
 impl Reader {
@@ -42,6 +46,7 @@ impl Reader {
             farm_counters: maps::per_cpu(&pins, map::FARM_COUNTERS)?,
             verdicts: maps::per_cpu(&pins, map::VERDICTS)?,
             occurrences: maps::per_cpu(&pins, map::OCCURRENCES)?,
+            explainer: None,
         })
     }
 
@@ -58,6 +63,11 @@ impl Reader {
 
     fn verdict(&self, of: Verdict) -> anyhow::Result<u64> {
         Ok(self.verdicts.get(&(of as u32), 0)?.iter().sum())
+    }
+
+    /// The same, for whom somebody explains packets.
+    pub fn with_explainer(self, explainer: Explainer) -> Self {
+        Self { explainer: Some(explainer), ..self }
     }
 
     /// How backends have taken their handshakes, by number.
@@ -112,6 +122,10 @@ impl DataplaneReader for Reader {
     fn traffic_of(&self, backends: Vec<u16>) -> anyhow::Result<HashMap<u16, Traffic>> {
         let of = self.counters.of(backends)?;
         Ok(of.into_iter().map(|(id, counters)| (id, counters::traffic(&counters))).collect())
+    }
+
+    fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {
+        self.explainer.as_ref().context("nobody explains packets here")?.explain(self, question)
     }
 
     fn turned_away(&self, farm: u16) -> anyhow::Result<TurnedAway> {

@@ -299,7 +299,21 @@ fn told<A: Family>(
     meta: Meta,
     now: u32,
 ) -> Option<state::Connection> {
-    let numbers = &table.0.numbers;
+    let idle = since(now, line.last_seen());
+    let peer = line.peer();
+    let other = table.peer_at(peer, index).and_then(|_| table.0.at(peer));
+    let idle = other.map_or(idle, |peer| since(now, peer.last_seen()).min(idle));
+    describe::<A>(&table.0.numbers, line, meta, now, idle)
+}
+
+/// The same, of a connection that has been idle for so long.
+pub(super) fn describe<A: Family>(
+    numbers: &Numbers<'_>,
+    line: MappedLine<'_>,
+    meta: Meta,
+    now: u32,
+    idle: Duration,
+) -> Option<state::Connection> {
     let key = A::key(line, meta, numbers)?;
     let to = A::translated(line, meta, numbers)?;
     let backend_id = A::backend(line);
@@ -308,9 +322,6 @@ fn told<A: Family>(
     if meta.is_direct() {
         backend = numbers.backend_address(backend_id, backend.is_ipv4()).unwrap_or(backend);
     }
-    let idle = since(now, line.last_seen());
-    let peer = line.peer();
-    let other = table.peer_at(peer, index).and_then(|_| table.0.at(peer));
     Some(state::Connection {
         protocol: if key.protocol == protocol::UDP { Protocol::Udp } else { Protocol::Tcp },
         client: socket(key.src, key.src_port),
@@ -321,7 +332,7 @@ fn told<A: Family>(
         backend_id,
         state: meta.state().as_str(),
         age: since(now, line.created()),
-        idle: other.map_or(idle, |peer| since(now, peer.last_seen()).min(idle)),
+        idle,
     })
 }
 

@@ -10,6 +10,7 @@ mod attach;
 mod connections;
 mod control;
 mod counters;
+mod explain;
 mod flows;
 mod interfaces;
 mod lists;
@@ -42,6 +43,7 @@ use lb_core::sizing;
 
 pub use attach::{AttachError, Attached};
 pub use connections::Reader;
+pub use explain::Explainer;
 pub use interfaces::Registered;
 pub use lists::Lists;
 pub use maps::Maps;
@@ -103,6 +105,8 @@ impl Datapath {
     /// If the kernel refuses the program or a map (the verifier's words are in the error), or `dir` is not on a bpffs.
     pub fn load(dir: &Path, connections: u32) -> anyhow::Result<Self> {
         needs::check()?;
+        // What somebody was loading who was killed.
+        std::fs::remove_dir_all(dir.join(explain::DIR)).ok();
         let pins = maps_dir(dir);
         let upgrade_is_due = Upgrade::is_due(dir);
         if upgrade_is_due && pins.exists() {

@@ -4,8 +4,9 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
-use lb_common::abi::map;
+use lb_common::abi::{BackendEntry, map};
 use lb_core::quota::SLICES;
 use lb_core::state::{self, ConnectionFilter};
 
@@ -13,7 +14,7 @@ use super::affinities::Affinities;
 use super::control::Control;
 use super::flows::{self, Family, Flows, View, Wanted};
 use super::interfaces::Moves;
-use super::mapping::{Mapping, Memory};
+use super::mapping::{Mapping, Memory, value_of};
 use super::maps;
 use super::numbers::Numbers;
 use super::sweep::{Sweep, Sweeper};
@@ -67,9 +68,17 @@ impl<M: Memory> Tables<M> {
         &self.control
     }
 
+    /// A backend's entry, by number.
+    pub fn backend(&self, number: u16) -> Option<BackendEntry> {
+        const WORDS: usize = size_of::<BackendEntry>() / 8;
+        let start = usize::from(number) * WORDS;
+        let words: &[AtomicU64; WORDS] = self.backends.words().get(start..start + WORDS)?.try_into().ok()?;
+        Some(value_of(words))
+    }
+
     /// The map `PORTS`.
     #[cfg(test)]
-    pub fn ports(&self) -> &[std::sync::atomic::AtomicU64] {
+    pub fn ports(&self) -> &[AtomicU64] {
         self.ports.words()
     }
 

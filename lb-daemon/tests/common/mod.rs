@@ -3,6 +3,8 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+mod explained;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -13,6 +15,7 @@ use lb_core::config::model::{
     Scheduler, Timeouts, XdpMode,
 };
 use lb_core::config::{ConfigError, Position};
+use lb_core::explain::{Explanation, Question};
 use lb_core::health::Judgement;
 use lb_core::ills::{Ill, Organ};
 use lb_core::state::tables::Table;
@@ -270,6 +273,10 @@ impl DataplaneReader for FakeDataplane {
 
     fn turned_away(&self, farm: u16) -> anyhow::Result<Vec<(&'static str, u64)>> {
         Ok(vec![("denied", 50 + u64::from(farm))])
+    }
+
+    fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {
+        Ok(explained::opens(question, Connection { state: "unanswered", ..connection(1, 1, 40_000) }))
     }
 
     /// What the snapshot says of it stands.

@@ -9,6 +9,7 @@ mod closing;
 mod cpus;
 mod echo;
 mod ends;
+mod explain;
 mod floods;
 mod flows;
 mod forgery;

@@ -236,6 +236,11 @@ impl Rig {
         verdicts.iter().find(|(name, _)| *name == verdict).map_or(0, |(_, count)| *count)
     }
 
+    /// Where its maps are pinned.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     /// How many connections are tracked.
     pub fn connections(&self) -> u64 {
         self.reader.connections(&Default::default(), 0).unwrap().1

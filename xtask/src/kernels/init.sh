@@ -25,6 +25,8 @@ evidence() {
     echo "-- packets, by verdict"
     /sbin/curl --silent --max-time 10 --unix-socket /run/drover/control.sock http://drover/metrics |
         sed -n 's/^drover_verdict_packets_total//p' | grep -v ' 0$' || true
+    echo "-- what was explained"
+    cat /log/explained || true
     echo "-- the client"
     tail -n 10 /log/client
     for log in /log/first /log/second; do
@@ -170,6 +172,12 @@ use_connections() {
     within 20 grep -q "$1" /run/six-echo
 }
 
+# explained CLIENT VIP: the program says that the client's SYN would open a connection. The first time, it is loaded.
+explained() {
+    timeout 60 /sbin/drover explain --src "$1:20000" --dst "$2:80" >/log/explained 2>&1
+    grep -q "opened: it opened a connection" /log/explained
+}
+
 fetch_both() {
     for round in 1 2 3; do
         fetch 10.1.0.100
@@ -204,6 +212,10 @@ within 30 fetch "[fd00:1::100]"
 doing="connecting over both, a few times"
 fetch_both
 echo "@ ok connections over IPv4 and IPv6"
+doing="asking what would become of a packet"
+within 120 explained 10.1.0.2 10.1.0.100
+within 120 explained "[fd00:1::2]" "[fd00:1::100]"
+echo "@ ok packets explained"
 doing="using two long connections"
 open_connections
 use_connections "before"
