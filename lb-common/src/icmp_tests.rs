@@ -10,6 +10,12 @@ use crate::wire::{Ipv4, Ipv6};
 struct Bytes(Vec<u8>);
 
 impl Packet for Bytes {
+    fn view_at<T>(&self, offset: usize) -> Option<&T> {
+        assert_eq!(align_of::<T>(), 1);
+        let place = self.0.get(offset..offset + size_of::<T>())?;
+        // SAFETY: as below.
+        Some(unsafe { &*place.as_ptr().cast::<T>() })
+    }
     fn edit<T>(&mut self, offset: usize) -> Option<&mut T> {
         assert_eq!(align_of::<T>(), 1);
         let place = self.0.get_mut(offset..offset + size_of::<T>())?;

@@ -14,6 +14,7 @@ pub mod bench;
 pub mod challenge;
 pub mod checksum;
 pub mod direct;
+pub mod fragment;
 pub mod hash;
 pub mod icmp;
 pub mod refusal;

@@ -60,8 +60,8 @@ verdicts! {
     TruncatedTransport = 9, "truncated_transport", Drop, "ends within the TCP or UDP header";
     BadTransportHeader = 10, "bad_transport_header", Drop, "has a TCP or UDP header that contradicts itself";
     BadSource = 11, "bad_source", Drop, "claims a source that no packet can come from";
-    Fragment = 12, "fragment", Drop, "is a fragment";
-    ExtensionHeader = 13, "extension_header", Drop, "has an IPv6 extension header";
+    Fragment = 12, "fragment", Drop, "is a fragment of a datagram whose first one has not come";
+    ExtensionHeader = 13, "extension_header", Drop, "has an IPv6 extension header that is not passed over";
     TtlExpired = 14, "ttl_expired", Drop, "has no hop left";
     NoConnection = 15, "no_connection", Drop, "belongs to no tracked connection and does not open one";
     NoBackend = 16, "no_backend", Drop, "is for a farm that has no backend to serve it";
@@ -101,6 +101,12 @@ verdicts! {
     TooBig = 37, "too_big", Drop, "is larger than what the way ahead of it carries";
     /// No address of ours to send from, or no room in front of the frame.
     NotWrapped = 38, "not_wrapped", Drop, "could not be wrapped for the tunnel to its backend";
+    /// IPv6's extension headers, by number or bytes.
+    HeadersTooMany = 39, "headers_too_many", Drop, "has more IPv6 extension headers than are passed over";
+    /// RFC 1858, RFC 3128, RFC 7112.
+    FragmentMalformed = 40, "fragment_malformed", Drop, "is a fragment that contradicts itself, or lacks headers that it must have";
+    FragmentOverlaps = 41, "fragment_overlaps", Drop, "is a fragment that overlaps the first one of its datagram, or takes its place";
+    FragmentsFull = 42, "fragments_full", Drop, "is the first fragment of a datagram that there is no room to remember";
 }
 
 impl Verdict {

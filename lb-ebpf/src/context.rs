@@ -99,6 +99,10 @@ impl Frame {
 
 impl Packet for Frame {
     #[inline(always)]
+    fn view_at<T>(&self, offset: usize) -> Option<&T> {
+        self.view_at(offset & 0xff)
+    }
+    #[inline(always)]
     fn edit<T>(&mut self, offset: usize) -> Option<&mut T> {
         self.edit(offset)
     }

@@ -12,6 +12,7 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, IpHeader as _, Tcp};
 
 use crate::calls::Calls;
+use crate::extended;
 use crate::line::Line;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
@@ -69,13 +70,15 @@ fn try_hand<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
 
 /// Counts a packet that has been handed on: the outcome.
 #[inline(always)]
-pub fn handed<F: Calls>(work: &Work<F>, number: u16, bytes: u64, egress: u32) -> u64 {
+pub fn handed<F: Calls>(work: &mut Work<F>, number: u16, bytes: u64, egress: u32) -> u64 {
     maps::count(number, usize::from(work.read.meta.is_reverse()), bytes);
     if work.read.verdict == Verdict::Opened as u32 {
         // Whether it is answered nobody will see.
         maps::count_opened(number, false);
     }
-    u64::from(work.read.verdict) | u64::from(egress) << 32
+    let sent = u64::from(work.read.verdict) | u64::from(egress) << 32;
+    // Who follows by a line needs one.
+    if work.read.index == NO_LINE { sent } else { extended::sent(work.read, work.read.meta, sent) }
 }
 
 /// The number of the packet's backend, and the way to its client, which only a reverse line knows.

@@ -9,6 +9,7 @@ use lb_common::wire::{Ethernet, Tcp, Udp, protocol};
 use crate::calls::Calls;
 use crate::context::Frame;
 use crate::direct;
+use crate::extended;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
 use crate::step::HANDS;
@@ -22,7 +23,9 @@ pub fn send<F: Calls>(context: *mut xdp_md) -> u64 {
     let Some(line) = F::line(index) else { return Verdict::Inconsistent as u64 };
     let Some(backend) = maps::backend(F::Addr::backend(line)) else { return Verdict::Inconsistent as u64 };
     let (leg, control) = (work.read.leg, work.control);
-    deliver::<F>(&mut work.frame, leg, control, &Found { index, line, meta }, backend, Verdict::Forwarded)
+    let found = Found { index, line, meta };
+    let sent = deliver::<F>(&mut work.frame, leg, control, &found, backend, Verdict::Forwarded);
+    if sent == HANDS { sent } else { extended::sent(work.read, meta, sent) }
 }
 
 /// Sends the packet on that has opened a connection.
@@ -35,7 +38,7 @@ pub fn first<F: Calls>(work: &mut Work<F>, found: &Found) -> u64 {
     if sent >> 32 != 0 && sent != HANDS {
         maps::count_opened(number, work.is_tcp());
     }
-    sent
+    if sent == HANDS { sent } else { extended::sent(work.read, found.meta, sent) }
 }
 
 /// The verdict on the packet, and the interface it leaves by in the high half; or [`HANDS`].
@@ -124,7 +127,9 @@ fn translate<F: Calls>(
     let (source, destination) = target.ports();
     let delta = F::transport_delta(target);
     let transport = leg.transport as usize & 0xff;
-    if leg.protocol == u16::from(protocol::TCP) {
+    if leg.transport & Leg::LATER != 0 {
+        // The checksum of the whole is in the first.
+    } else if leg.protocol == u16::from(protocol::TCP) {
         let tcp = frame.edit_at::<Tcp>(transport).ok_or(Verdict::TruncatedTransport)?;
         tcp.redirect(source, destination, delta);
     } else {

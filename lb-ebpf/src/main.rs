@@ -18,6 +18,7 @@ mod challenge;
 mod context;
 mod direct;
 mod explain;
+mod extended;
 mod family;
 mod forward;
 mod icmp;
@@ -55,7 +56,10 @@ use crate::context::Frame;
 use crate::family::{V4, V6};
 use crate::maps::Leg;
 use crate::steer::Steered;
-use crate::step::{ASKS, CHOOSES, ENTERS, HANDS, ICMP, MEASURES, NOTES, OPENS, QUOTES, SENDS, SLOW, WRAPS};
+use crate::step::{
+    ASKS, CHOOSES, ENTERS, EXTENDED, FOLLOWS, HANDS, ICMP, MEASURES, NOTES, OPENS, QUOTES, REMEMBERS, SENDS, SLOW,
+    WRAPS,
+};
 use crate::work::{Work, pack};
 
 #[xdp]
@@ -148,6 +152,10 @@ fn process_v6(context: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     let mut number = fast;
+    // Sent on, as most are: above all verdicts, and below all steps, which as signed numbers are negative.
+    if number as i64 > i64::from(u32::MAX) {
+        return number;
+    }
     if number == ICMP {
         number = icmp::receive::<F>(context);
         if number == QUOTES {
@@ -158,6 +166,12 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
         }
         // Nobody is told of what became of an error.
         return if number == WRAPS { wrap::wrap::<F>(context) } else { number };
+    }
+    if number == EXTENDED {
+        number = extended::read::<F>(context);
+    }
+    if number == FOLLOWS {
+        number = extended::follow::<F>(context);
     }
     if number == SLOW {
         number = known::<F>(context);
@@ -195,6 +209,10 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
     if number == Verdict::TooBig as u64 {
         number |= refuse::tell_size::<F>(context);
     }
+    // The rest of a datagram of the host's is the host's, too.
+    if number == REMEMBERS || number == Verdict::HostPort as u64 {
+        number = extended::remember::<F>(context, number);
+    }
     if number == Verdict::Refused as u64 {
         return refuse::refuse::<F>(context);
     }
@@ -218,6 +236,7 @@ fn try_process<F: Calls>(frame: &mut Frame) -> Result<u64, Verdict> {
     let packet = match parse::packet::<F>(frame, header) {
         Ok(packet) => packet,
         Err(Verdict::HostProtocol) if header.protocol() == F::ICMP => return Ok(ICMP),
+        Err(Verdict::ExtensionHeader | Verdict::Fragment) => return Ok(EXTENDED),
         // Nothing is held against a packet before it is known to be for a VIP.
         Err(verdict) => {
             let ours = !destination.is_mapped() && maps::is_vip(&destination);

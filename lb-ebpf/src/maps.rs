@@ -14,6 +14,7 @@ use lb_common::abi::{
 };
 use lb_common::affinity::{self, Bucket};
 use lb_common::challenge::{self, Vouched};
+use lb_common::fragment;
 use lb_common::table::{Occurrence, RawLine};
 use lb_common::trace::Paged;
 use lb_common::verdict::Verdict;
@@ -70,6 +71,8 @@ const PORT_WORDS: u32 = (size_of::<PortSet>() / 8) as u32;
 static OCCURRENCES: PerCpuArray<u64> = PerCpuArray::pinned(Occurrence::ROOM, 0);
 #[map]
 static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, BPF_F_MMAPABLE);
+#[map]
+static FRAGMENTS: Array<fragment::Bucket> = Array::with_max_entries(fragment::BUCKETS, 0);
 #[map]
 static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(2, 0);
 
@@ -297,6 +300,12 @@ fn may_answer(control: &Control, kind: u32) -> bool {
 #[inline(always)]
 pub fn vouched(place: u32) -> Option<*mut Vouched> {
     explain::found(VOUCHED.get_ptr_mut(place), Paged::Vouched, place)
+}
+
+/// A bucket of the memory of fragmented datagrams.
+#[inline(always)]
+pub fn fragments(bucket: u32) -> Option<*mut fragment::Bucket> {
+    FRAGMENTS.get_ptr_mut(bucket)
 }
 
 #[inline(always)]

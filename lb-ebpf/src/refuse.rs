@@ -162,7 +162,9 @@ fn put<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>, segment: Segment) -
 fn error<F: Family>(frame: &mut Frame, key: &FlowKey<F::Addr>, told: Told) -> Result<(), Verdict> {
     let head = F::Header::BARE + size_of::<IcmpHeader>();
     let quoted = Ethernet::SIZE + head;
-    if !frame.view::<F::Header>(Ethernet::SIZE).is_some_and(IpHeader::is_bare)
+    // No fragment but the first is answered (RFC 1122, section 3.2.2).
+    let may_quote = |header: &F::Header| header.is_bare() && !header.is_later_fragment();
+    if !frame.view::<F::Header>(Ethernet::SIZE).is_some_and(may_quote)
         || !frame.resize(head, quoted + F::Quoted::SIZE)
     {
         return Err(Verdict::NoBackend);

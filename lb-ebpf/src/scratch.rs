@@ -3,6 +3,7 @@
 use lb_common::abi::{FlowKey, ListKey};
 use lb_common::table::{Homes, Meta};
 
+use crate::extended::Part;
 use crate::select::Choice;
 
 /// A packet on the slow way, and what opening a connection builds up: too much for the stack's 512 bytes, which the functions
@@ -45,6 +46,8 @@ pub struct Scratch<A> {
     pub mtu: u32,
     /// Not 0: what it has done to its connection's state is to be noted elsewhere, too.
     pub notes: u32,
+    /// Of a fragment.
+    pub part: Part,
     /// Where a farm's list is asked for its source.
     pub listed: ListKey,
 }
@@ -70,8 +73,15 @@ impl LastResort {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Leg {
-    /// Where the transport header is in the frame.
+    /// Where the transport header is in the frame, in the low byte; and what the packet is a part of.
     pub transport: u32,
     pub protocol: u16,
     pub ttl: u16,
+}
+
+impl Leg {
+    /// The packet is the first fragment of a datagram.
+    pub const FIRST: u32 = 1 << 8;
+    /// It is another one: it has no transport header.
+    pub const LATER: u32 = 1 << 9;
 }

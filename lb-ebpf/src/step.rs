@@ -4,7 +4,10 @@
 /// Each has its own number: the compiler sees to it.
 #[repr(u64)]
 enum Step {
-    Measures = u64::MAX - 11,
+    Remembers = u64::MAX - 14,
+    Follows,
+    Extended,
+    Measures,
     Wraps,
     Quotes,
     Icmp,
@@ -43,3 +46,9 @@ pub const ICMP: u64 = Step::Icmp as u64;
 /// It is an ICMP error, and the flow of the packet that it quotes stands in the scratch space, reversed: as that of those that come
 /// from where the error comes from.
 pub const QUOTES: u64 = Step::Quotes as u64;
+/// It has extension headers, or is a fragment.
+pub const EXTENDED: u64 = Step::Extended as u64;
+/// It is a fragment without a transport header.
+pub const FOLLOWS: u64 = Step::Follows as u64;
+/// It is the first fragment of a datagram, has been sent on, and is to be remembered.
+pub const REMEMBERS: u64 = Step::Remembers as u64;

@@ -273,7 +273,7 @@ pub fn checksum_of_download(bytes: u64) -> u64 {
 
 /// Answers every datagram with the server's name and the datagram.
 fn echo(shared: &Shared, socket: &UdpSocket) {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 65_536];
     while !shared.is_stopping() {
         let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
         shared.datagrams.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791, section 3.1).
 
-use super::{Head, Icmp, IpHeader, Transport, protocol};
+use super::{Chain, Ethernet, Fragment, Head, Icmp, IpHeader, Packet, Transport, protocol};
 use crate::checksum::Delta;
 use crate::tunnel::{self, Inner};
 use crate::verdict::Verdict;
@@ -29,8 +29,21 @@ impl Ipv4 {
     const OFFSET: u16 = 0x1fff;
     /// "Don't fragment", in the first byte of the flags.
     const DONT_FRAGMENT: u8 = 0x40;
+    /// "More fragments".
+    const MORE: u16 = 0x2000;
     /// Of what we send.
     const TTL: u8 = 64;
+
+    /// Bytes of the header, and of the packet.
+    #[inline(always)]
+    fn lengths(&self, available: usize) -> Result<(usize, usize), Verdict> {
+        let header = usize::from(self.version_ihl & 0x0f) * 4;
+        let total = usize::from(u16::from_be_bytes(self.total_length));
+        if self.version_ihl >> 4 != 4 || header < Self::SIZE || total < header || total > available {
+            return Err(Verdict::BadIpHeader);
+        }
+        Ok((header, total))
+    }
 
     /// Sets both addresses and the TTL; what the addresses' change is to a checksum.
     #[inline(always)]
@@ -61,11 +74,7 @@ impl IpHeader for Ipv4 {
 
     #[inline(always)]
     fn transport(&self, available: usize) -> Result<Transport, Verdict> {
-        let header = usize::from(self.version_ihl & 0x0f) * 4;
-        let total = usize::from(u16::from_be_bytes(self.total_length));
-        if self.version_ihl >> 4 != 4 || header < Self::SIZE || total < header || total > available {
-            return Err(Verdict::BadIpHeader);
-        }
+        let (header, total) = self.lengths(available)?;
         // A fragmented ping is the host's to put together.
         if self.protocol != protocol::TCP && self.protocol != protocol::UDP {
             return Err(Verdict::HostProtocol);
@@ -74,6 +83,25 @@ impl IpHeader for Ipv4 {
             return Err(Verdict::Fragment);
         }
         Ok(Transport { offset: header, protocol: self.protocol, length: total - header })
+    }
+
+    #[inline(always)]
+    fn chain<P: Packet>(packet: &P, available: usize) -> Result<Chain, Verdict> {
+        let header: &Self = packet.view_at(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)?;
+        let (offset, total) = header.lengths(available)?;
+        let (word, length) = (u16::from_be_bytes(header.flags_fragment), total - offset);
+        let fragment = Fragment {
+            id: u32::from(u16::from_be_bytes(header.id)),
+            offset: usize::from(word & Self::OFFSET) * 8,
+            more: word & Self::MORE != 0,
+            length,
+        };
+        Ok(Chain { offset, protocol: header.protocol, length, fragment })
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(&self) -> bool {
+        u16::from_be_bytes(self.flags_fragment) & Self::OFFSET != 0
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
-//! IPv6 (RFC 8200, section 3). Extension headers are recognised, not read.
+//! IPv6 (RFC 8200, section 3). Extension headers are recognised here, and read in [`super::chain`].
 
-use super::{Head, Icmp, IpHeader, Transport, protocol};
+use super::chain::{self, extension};
+use super::{Chain, Ethernet, Head, Icmp, IpHeader, Packet, Transport, protocol};
 use crate::abi::Address as _;
 use crate::checksum::Delta;
 use crate::tunnel::{self, Inner};
@@ -19,7 +20,6 @@ pub struct Ipv6 {
 
 impl Ipv6 {
     pub const SIZE: usize = size_of::<Self>();
-    const FRAGMENT: u8 = 44;
     /// What every way carries.
     pub const LEAST_MTU: u16 = 1280;
     /// Of what we send.
@@ -52,12 +52,24 @@ impl IpHeader for Ipv6 {
             protocol @ (protocol::TCP | protocol::UDP) => {
                 Ok(Transport { offset: Self::SIZE, protocol, length })
             }
-            Self::FRAGMENT => Err(Verdict::Fragment),
-            // Hop-by-hop, routing, AH, destination options, mobility, HIP, shim6 (IANA registry of RFC 8200's
-            // extension headers). ESP hides what follows and is a protocol to us.
-            0 | 43 | 51 | 60 | 135 | 139 | 140 => Err(Verdict::ExtensionHeader),
+            other if extension::is_one(other) => Err(Verdict::ExtensionHeader),
             _ => Err(Verdict::HostProtocol),
         }
+    }
+
+    #[inline(always)]
+    fn chain<P: Packet>(packet: &P, available: usize) -> Result<Chain, Verdict> {
+        let header: &Self = packet.view_at(Ethernet::SIZE).ok_or(Verdict::TruncatedIp)?;
+        let end = usize::from(u16::from_be_bytes(header.payload_length)) + Self::SIZE;
+        if header.version_class_flow[0] >> 4 != 6 || end > available {
+            return Err(Verdict::BadIpHeader);
+        }
+        chain::read(packet, header.next_header, end)
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(&self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -67,7 +79,7 @@ impl IpHeader for Ipv6 {
 
     #[inline(always)]
     fn is_bare(&self) -> bool {
-        true
+        !extension::is_one(self.next_header)
     }
 
     #[inline(always)]

@@ -1,11 +1,13 @@
 //! Views of headers as they stand on the wire. Every type is made of bytes (alignment 1), so a view may lie at any
 //! address; accessors speak host order.
 
+pub mod chain;
 pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
 pub mod l4;
 
+pub use chain::{Chain, Fragment};
 pub use eth::Ethernet;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
@@ -52,10 +54,21 @@ pub trait IpHeader: Sized {
     /// The verdict on a packet for a VIP whose header says no such thing.
     fn transport(&self, available: usize) -> Result<Transport, Verdict>;
 
+    /// The same of a packet with options or extension headers, or of which this is a fragment: a part that has a transport header, if
+    /// it is not a later one.
+    ///
+    /// # Errors
+    ///
+    /// As in [`IpHeader::transport`].
+    fn chain<P: Packet>(packet: &P, available: usize) -> Result<Chain, Verdict>;
+
+    /// Whether it is a fragment that has no transport header. Of IPv6 only [`IpHeader::chain`] tells.
+    fn is_later_fragment(&self) -> bool;
+
     /// Takes one from TTL or hop limit, which must not be 0.
     fn take_hop(&mut self);
 
-    /// Whether the header has no options, so that the transport header follows it at once.
+    /// Whether the header has no options or extension headers, so that the transport header follows it at once.
     fn is_bare(&self) -> bool;
 
     /// A header without options for `length` bytes of `protocol`.
@@ -98,6 +111,8 @@ pub trait IpHeader: Sized {
 
 /// A frame, or what stands for one in a test.
 pub trait Packet {
+    /// The `T` at an offset that was read from memory, as below.
+    fn view_at<T>(&self, offset: usize) -> Option<&T>;
     /// The `T` at `offset`, which is made of bytes; `None` if the frame ends before it does.
     fn edit<T>(&mut self, offset: usize) -> Option<&mut T>;
     /// The same at an offset that was read from memory.

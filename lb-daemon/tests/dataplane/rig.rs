@@ -246,6 +246,12 @@ impl Rig {
         self.reader.connections(&Default::default(), 0).unwrap().1
     }
 
+    /// The states of all connections.
+    pub fn states(&self) -> Vec<&'static str> {
+        let (listed, _) = self.reader.connections(&Default::default(), 100).unwrap();
+        listed.iter().map(|connection| connection.state).collect()
+    }
+
     /// Lets time pass, in which the daemon does its rounds.
     pub fn later(&mut self, time: Duration) {
         self.pass(time);
