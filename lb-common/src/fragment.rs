@@ -91,7 +91,7 @@ impl Datagram {
     pub const fn word(self, key: Key) -> u64 {
         let ([s0, s1], [d0, d1]) = (self.src_port, self.dst_port);
         u32::from_ne_bytes([s0, s1, d0, d1]) as u64
-            | (self.end as u64 / 8 & 0x1fff) << 32
+            | ((self.end as u64 / 8) & 0x1fff) << 32
             | if self.tcp { TCP } else { 0 }
             | if self.host { HOST } else { 0 }
             | if self.proven { PROVEN } else { 0 }
@@ -120,6 +120,11 @@ pub trait Memory: Copy {
     #[inline(always)]
     fn appraise(self, named: u64, word: u64, new: u64, tag: u32, now: u32) -> u64 {
         appraise(named, word, new, tag, now)
+    }
+    /// The greater one.
+    #[inline(always)]
+    fn max(self, a: u64, b: u64) -> u64 {
+        core::cmp::max(a, b)
     }
     /// See [`write`].
     #[inline(always)]
@@ -159,10 +164,10 @@ pub fn remember(bucket: impl Memory, key: Key, new: u64, now: u32) -> Result<(),
         let (named, word) = (bucket.load(2 * at), bucket.load(2 * at + 1));
         let place = bucket.appraise(named, word, new, key.tag(), now);
         // What is compared first is in the high bits, where it is in the low ones.
-        best = core::cmp::max(best, (place & RANK) << 3 | at as u64);
+        best = bucket.max(best, (place & RANK) << 3 | at as u64);
         own += place >> OWN & 1;
-        best_own = core::cmp::max(best_own, (place & RANK) * (place >> OWN & 1) << 3 | at as u64);
-        same = core::cmp::max(same, (place & SAME) | at as u64);
+        best_own = bucket.max(best_own, (((place & RANK) * (place >> OWN & 1)) << 3) | at as u64);
+        same = bucket.max(same, (place & SAME) | at as u64);
         overlaps |= place & OVERLAPS;
     }
     if overlaps != 0 {

@@ -162,9 +162,20 @@ impl Memory for Words {
         fragment_place(named, word, new, tag, now)
     }
     #[inline(always)]
+    fn max(self, a: u64, b: u64) -> u64 {
+        fragment_max(a, b)
+    }
+    #[inline(always)]
     fn write(self, at: usize, tag: u32, new: u64, now: u32) {
         fragment_write(u64::from(self.bucket) << 32 | at as u64, tag, new, now);
     }
+}
+
+/// Linux 6.1 would follow each place with each outcome of each comparison.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fragment_max(a: u64, b: u64) -> u64 {
+    core::cmp::max(a, b)
 }
 
 /// Which place it is decides nothing but where these words are written.

@@ -20,8 +20,11 @@ impl Packet for Bytes<'_> {
     }
 }
 
-/// A frame of these extension headers, each with a kind and its bytes but for the first, and of `payload` bytes of `protocol`.
-fn frame(headers: &[(u8, Vec<u8>)], protocol: u8, payload: usize) -> Vec<u8> {
+/// An extension header: its kind, and its bytes but for the first, which says what follows.
+type Header = (u8, Vec<u8>);
+
+/// A frame of these extension headers, and of `payload` bytes of `protocol`.
+fn frame(headers: &[Header], protocol: u8, payload: usize) -> Vec<u8> {
     let mut frame = std::vec![0; 14];
     let length = headers.iter().map(|(_, rest)| rest.len() + 1).sum::<usize>() + payload;
     let next = |at: usize| headers.get(at).map_or(protocol, |(kind, _)| *kind);
@@ -58,7 +61,7 @@ use extension::{DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
 
 #[test]
 fn headers_are_passed_over_to_the_transport_header() {
-    let table: [(Vec<(u8, Vec<u8>)>, usize); 7] = [
+    let table: [(Vec<Header>, usize); 7] = [
         (std::vec![], 40),
         (std::vec![(HOP_BY_HOP, options(1))], 48),
         (std::vec![(DESTINATION, options(3))], 64),
@@ -88,7 +91,7 @@ fn headers_are_passed_over_to_the_transport_header() {
 fn what_is_not_passed_over_has_its_reason() {
     use Verdict::*;
     let bomb = |count: usize| std::vec![(DESTINATION, options(1)); count];
-    let table: [(Verdict, Vec<(u8, Vec<u8>)>, u8); 10] = [
+    let table: [(Verdict, Vec<Header>, u8); 10] = [
         (HeadersTooMany, bomb(6), protocol::TCP),
         (HeadersTooMany, bomb(150), protocol::TCP),
         (HeadersTooMany, std::vec![(DESTINATION, options(25))], protocol::TCP),

@@ -199,6 +199,9 @@ fn a_stranger_with_extension_headers_is_refused_without_them() {
     }
 }
 
+/// Makes a packet to this address and port.
+type Make<'a> = Box<dyn Fn(&str) -> Vec<u8> + 'a>;
+
 #[test]
 fn bombs_and_lies_of_headers_are_dropped_by_reason_and_what_is_not_for_a_vip_is_the_hosts() {
     let mut rig =
@@ -210,7 +213,7 @@ fn bombs_and_lies_of_headers_are_dropped_by_reason_and_what_is_not_for_a_vip_is_
         frame[at] = value;
         frame
     };
-    let table: Vec<(&str, Box<dyn Fn(&str) -> Vec<u8>>)> = vec![
+    let table: Vec<(&str, Make<'_>)> = vec![
         ("headers_too_many", Box::new(|to| extended(&syn(to), &many(6)))),
         ("headers_too_many", Box::new(|to| extended(&syn(to), &many(170)))),
         ("headers_too_many", Box::new(|to| extended(&syn(to), &[(HOP_BY_HOP, options(25))]))),
