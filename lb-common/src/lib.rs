@@ -17,6 +17,7 @@ pub mod direct;
 pub mod fragment;
 pub mod hash;
 pub mod icmp;
+pub mod load;
 pub mod refusal;
 pub mod table;
 pub mod tcp;

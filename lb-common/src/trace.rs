@@ -67,6 +67,8 @@ pub enum Chosen {
     Source = 3,
     /// The source had it before.
     Affinity = 4,
+    /// It has less to do than another one.
+    Load = 5,
 }
 
 /// Maps of which the explaining instance has copies, entry by entry.
@@ -79,16 +81,18 @@ pub enum Paged {
     Schedules = 4,
     Ports = 5,
     Vouched = 6,
+    Loads = 7,
 }
 
 impl Paged {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ConnectionsV4,
         Self::ConnectionsV6,
         Self::Affinities,
         Self::Schedules,
         Self::Ports,
         Self::Vouched,
+        Self::Loads,
     ];
 }
 

@@ -2,16 +2,12 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::BACKEND_RETURNS;
 use lb_common::affinity::{self, Bucket, Memory, PLACES, Value};
-use lb_common::table::Layout as _;
-use lb_common::verdict::Verdict;
 
 use crate::calls::Calls;
 use crate::family::Family;
 use crate::maps;
-use crate::step::SENDS;
 use crate::work::Work;
 
 /// A bucket of the map.
@@ -137,21 +133,12 @@ extern "C" fn affinity_find(tag: u64, farm: u32, now: u32) -> u64 {
     }
 }
 
-/// Notes whom the packet's source is connected to, now that it has proven to be there, and lets the packet go on. A function of its
-/// own; see `main`.
-#[inline(never)]
-pub fn note<F: Calls>(context: *mut xdp_md) -> u64 {
-    let Some(work) = Work::<F>::of(context) else { return Verdict::Inconsistent as u64 };
-    enter(&work);
-    SENDS
-}
-
+/// Notes whom the packet's source is connected to, now that it has proven to be there.
 #[inline(always)]
-fn enter<F: Calls>(work: &Work<F>) -> Option<()> {
-    let backend = F::Addr::backend(F::line(work.read.index)?);
-    let farm = maps::backend(backend)?.farm;
-    affinity_note(tag(work, farm)?, u32::from(farm), u32::from(backend), work.control.now);
-    Some(())
+pub fn enter<F: Calls>(work: &Work<F>, farm: u16, backend: u16) {
+    if let Some(tag) = tag(work, farm) {
+        affinity_note(tag, u32::from(farm), u32::from(backend), work.control.now);
+    }
 }
 
 /// For the verifier, as above.

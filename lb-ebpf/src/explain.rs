@@ -38,12 +38,17 @@ pub fn found<T>(value: Option<T>, map: Paged, key: u32) -> Option<T> {
     value
 }
 
-/// A random number; the same for each run of a packet that is explained.
+/// A random number; the same row of them for each run of a packet that is explained.
 #[inline(always)]
 pub fn random() -> u32 {
     if is_on() {
         // SAFETY: as above.
-        return unsafe { (&raw const TRACE.random).read_volatile() } as u32;
+        unsafe {
+            let last = (&raw const TRACE.random).read_volatile();
+            // Knuth's, of The Art of Computer Programming, volume 2, section 3.3.4.
+            (&raw mut TRACE.random).write_volatile(last.wrapping_mul(6364136223846793005).wrapping_add(1));
+            return (last >> 32) as u32;
+        }
     }
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_prandom_u32() }

@@ -1,7 +1,8 @@
 //! Sends a packet of a known connection on: rewritten, addressed to its next hop, counted.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{BackendEntry, Control, INTERFACES_MAX};
+use lb_common::abi::{BACKEND_COUNTED, BackendEntry, Control, INTERFACES_MAX};
+use lb_common::load::counts;
 use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, Target};
 use lb_common::verdict::Verdict;
 use lb_common::wire::{Ethernet, Tcp, Udp, protocol};
@@ -10,6 +11,7 @@ use crate::calls::Calls;
 use crate::context::Frame;
 use crate::direct;
 use crate::extended;
+use crate::load;
 use crate::lookup::Found;
 use crate::maps::{self, Leg};
 use crate::step::HANDS;
@@ -37,6 +39,9 @@ pub fn first<F: Calls>(work: &mut Work<F>, found: &Found) -> u64 {
     let sent = deliver::<F>(&mut work.frame, leg, control, found, backend, Verdict::Opened);
     if sent >> 32 != 0 && sent != HANDS {
         maps::count_opened(number, work.is_tcp());
+        if backend.flags & BACKEND_COUNTED != 0 && counts(found.meta) {
+            load::change(number, found.index, 1);
+        }
     }
     if sent == HANDS { sent } else { extended::sent(work.read, found.meta, sent) }
 }

@@ -23,8 +23,10 @@ mod family;
 mod forward;
 mod icmp;
 mod line;
+mod load;
 mod lookup;
 mod maps;
+mod note;
 mod open;
 mod parse;
 mod ports;
@@ -57,8 +59,8 @@ use crate::family::{V4, V6};
 use crate::maps::Leg;
 use crate::steer::Steered;
 use crate::step::{
-    ASKS, CHOOSES, ENTERS, EXTENDED, FOLLOWS, HANDS, ICMP, MEASURES, NOTES, OPENS, QUOTES, REMEMBERS, SENDS, SLOW,
-    WRAPS,
+    ASKS, CHOOSES, ENTERS, EXTENDED, FOLLOWS, HANDS, ICMP, MEASURES, NOTES, OPENS, QUOTES, REMEMBERS, SENDS,
+    SLOW, WRAPS,
 };
 use crate::work::{Work, pack};
 
@@ -195,7 +197,7 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
         number = open::enter::<F>(context);
     }
     if number == NOTES {
-        number = affinity::note::<F>(context);
+        number = note::note::<F>(context);
     }
     if number == SENDS {
         number = forward::send::<F>(context);

@@ -15,6 +15,7 @@ use lb_common::abi::{
 use lb_common::affinity::{self, Bucket};
 use lb_common::challenge::{self, Vouched};
 use lb_common::fragment;
+use lb_common::load::Load;
 use lb_common::table::{Occurrence, RawLine};
 use lb_common::trace::Paged;
 use lb_common::verdict::Verdict;
@@ -35,6 +36,8 @@ static SERVICES: HashMap<ServiceKey, ServiceEntry> =
 static FARMS: Array<FarmEntry> = Array::pinned(abi::FARMS_MAX, 0);
 #[map]
 static AFFINITIES: Array<Bucket> = Array::pinned(affinity::BUCKETS, BPF_F_MMAPABLE);
+#[map]
+static LOADS: Array<Load> = Array::pinned(abi::LOADS_MAX, BPF_F_MMAPABLE);
 #[map]
 static SCHEDULES: Array<Schedule> = Array::pinned(abi::FARMS_MAX, BPF_F_MMAPABLE);
 #[map]
@@ -196,6 +199,13 @@ pub fn rules(farm: u16) -> Option<Rules> {
 pub fn source<A: Address>(address: &A, farm: u16, v4: bool) -> Option<[u64; 2]> {
     let ([first, second], mask) = (address.words(), rules(farm)?.mask(v4));
     Some([first & mask[0], second & mask[1]])
+}
+
+/// The words of a backend's load.
+#[inline(always)]
+pub fn load(backend: u16) -> Option<*mut u32> {
+    let backend = u32::from(backend);
+    explain::found(LOADS.get_ptr_mut(backend), Paged::Loads, backend).map(|load| load.cast())
 }
 
 /// A bucket of the table of affinities.

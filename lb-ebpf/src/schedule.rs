@@ -4,7 +4,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::abi::{FARM_AFFINE, NO_TABLE, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE};
+use lb_common::abi::{
+    FARM_AFFINE, NO_TABLE, SCHEDULER_LEAST_CONNECTIONS, SCHEDULER_SOURCE, SCHEDULER_TURNS, TABLE_SIZE,
+};
 use lb_common::hash;
 use lb_common::trace::{Chosen, Decision};
 use lb_common::verdict::Verdict;
@@ -15,6 +17,7 @@ use crate::context::opaque;
 use crate::direct;
 use crate::explain;
 use crate::family::Family;
+use crate::load;
 use crate::maps;
 use crate::open;
 use crate::select;
@@ -49,6 +52,10 @@ fn try_settle<F: Calls>(work: &mut Work<F>) -> Outcome {
     }
     if farm.table == NO_TABLE {
         return Err(select::nobody(farm));
+    }
+    if farm.scheduler == SCHEDULER_LEAST_CONNECTIONS {
+        let backend = load::choose(farm.table).ok_or(Verdict::Inconsistent)?;
+        return settle_on(work, backend, Chosen::Load);
     }
     let (slot, by) = match farm.scheduler {
         SCHEDULER_TURNS => (turn(work, choice.farm())?, Chosen::Turn),

@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::abi::{
     Address as _, BackendEntry, FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, FlowKey,
-    MODE_NAT, NO_TABLE, POLICY_CHALLENGE, SCHEDULER_TURNS, TABLE_SIZE, is_direct,
+    MODE_NAT, NO_TABLE, POLICY_CHALLENGE, TABLE_SIZE, forgets, is_direct,
 };
 use lb_common::hash;
 use lb_common::tcp;
@@ -152,8 +152,8 @@ fn try_pick<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
         // Nobody knows the connection: it was forgotten. Where the backend sees the client's packets as they are, it knows what to
         // say of this one.
         let answers = policy & POLICY_CHALLENGE != 0 && flags & tcp::flag::RST != 0;
-        let by_turns = farm.flags & FARM_LATE != 0 && farm.scheduler == SCHEDULER_TURNS;
-        if !is_direct(farm.mode) || farm.table == NO_TABLE || answers || by_turns {
+        let forgets = farm.flags & FARM_LATE != 0 && forgets(farm.scheduler);
+        if !is_direct(farm.mode) || farm.table == NO_TABLE || answers || forgets {
             return Err(Verdict::Refused);
         }
     }

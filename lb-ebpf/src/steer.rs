@@ -1,7 +1,7 @@
 //! What a packet does to the state of its connection, and what the state does to the packet. Both lines of a connection
 //! change together; each by a swap of its first word that fails if the line has changed hands.
 
-use lb_common::abi::{BACKEND_AFFINE, BACKEND_TAKES, BackendEntry};
+use lb_common::abi::{BACKEND_TAKES, BackendEntry};
 use lb_common::table::{Fields as _, Hop, Layout as _, Line as _, Meta, State, Table};
 use lb_common::tcp::{self, Action, Answer, Known, Segment};
 use lb_common::trace::{Decision, Over};
@@ -15,6 +15,7 @@ use crate::explain;
 use crate::line::{Connections, Line};
 use crate::lookup::Found;
 use crate::maps;
+use crate::note;
 use crate::ports;
 use crate::work::{Outcome, Work};
 
@@ -77,12 +78,10 @@ pub fn steer<F: Calls>(work: &mut Work<F>, found: &Found) -> Steered {
     if state != meta.state() || known.1 != meta.fins() {
         let to = |meta: Meta| meta.with_state(state).with_fins(known.1);
         // Who lost the race to another packet of the connection has nothing to add that would last.
-        line.swap_meta(meta, to(meta));
-        peer_line.swap_meta(peer_meta, to(peer_meta));
-        // A client's packet: a backend's may lead back to this state, too.
-        if state == State::Established && !meta.is_reverse() && backend.flags & BACKEND_AFFINE != 0 {
-            work.read.notes = 1;
-        }
+        let own = line.swap_meta(meta, to(meta));
+        let other = peer_line.swap_meta(peer_meta, to(peer_meta));
+        let changed = if meta.is_reverse() { other } else { own };
+        work.read.notes = note::what(meta, state, changed, backend.flags);
         if state == State::Established && !meta.is_dnat() {
             ports::taken(F::Addr::backend(line), source_port::<F>(forward));
         }

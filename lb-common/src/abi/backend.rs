@@ -84,6 +84,8 @@ pub const BACKEND_UNCHECKED: u16 = 32;
 pub const BACKEND_AFFINE: u16 = 64;
 /// Whoever had it before may come back to it, though it may take nobody new.
 pub const BACKEND_RETURNS: u16 = 128;
+/// Its connections are counted: its farm gives new ones to who has least.
+pub const BACKEND_COUNTED: u16 = 256;
 
 /// A backend as the data plane sees it. The first 64 bytes are all that the established path reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,8 +109,11 @@ pub struct BackendEntry {
     pub reserved: u8,
     pub address_v6: MappedAddress,
     pub path: Path,
+    /// Its share, for a farm that compares backends by it; else 0.
+    pub weight: u32,
+    pub reserved_too: u32,
     /// Fills a cache line.
-    pub padding: [u64; 2],
+    pub padding: u64,
 }
 
 /// What is known of the ways to a backend's addresses: what outer headers of packets for it say. Zeros: it is not known, or not
@@ -189,7 +194,7 @@ const _: () =
 const _: () = assert!(size_of::<BackendLabel>() == 128 && size_of::<BackendCounters>() == 64);
 
 #[cfg(feature = "user")]
-// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+1+1, 16+(16+4+2+2+2+6)+16).
+// SAFETY: integers and bytes, any bit pattern valid, no padding (16+16+20+2+2+4+2+1+1, 16+(16+4+2+2+2+6)+4+4+8).
 unsafe impl aya::Pod for BackendEntry {}
 #[cfg(feature = "user")]
 // SAFETY: bytes.

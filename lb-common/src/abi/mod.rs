@@ -12,16 +12,19 @@ mod service;
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
 pub use admission::{Admission, FarmCounters, LIST_ALLOWS, LIST_BITS, LIST_DENIES, ListKey, Listed, Turned};
 pub use backend::{
-    BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
-    BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label, NextHop, Path,
-    TimeoutTicks,
+    BACKEND_AFFINE, BACKEND_COUNTED, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES,
+    BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label,
+    NextHop, Path, TimeoutTicks,
 };
 pub use control::*;
 pub use farm::{
     FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FarmEntry, MODE_DNAT, MODE_DSR, MODE_GUE, MODE_IPIP,
     MODE_NAT, MaglevTable, NO_TABLE, TABLE_SIZE, is_direct, is_tunnel,
 };
-pub use schedule::{Rules, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule};
+pub use schedule::{
+    Rules, SCHEDULER_LEAST_CONNECTIONS, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, Schedule,
+    forgets,
+};
 pub use service::{
     ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, AddressFilter, ServiceEntry, ServiceKey,
     WILDCARD_PORT,
@@ -42,6 +45,8 @@ pub mod map {
     pub const FARMS: &str = "FARMS";
     /// A hash -> [`crate::affinity::Bucket`].
     pub const AFFINITIES: &str = "AFFINITIES";
+    /// backend id, or [`super::BACKENDS_MAX`] and a farm's -> [`crate::load::Load`].
+    pub const LOADS: &str = "LOADS";
     /// farm id -> [`super::Schedule`].
     pub const SCHEDULES: &str = "SCHEDULES";
     /// farm id -> [`super::Label`]. User space alone reads it.
@@ -82,6 +87,7 @@ pub mod map {
         FARMS,
         SCHEDULES,
         AFFINITIES,
+        LOADS,
         FARM_LABELS,
         ADMISSIONS,
         LISTS,
@@ -111,6 +117,8 @@ pub const FARMS_MAX: u32 = 512;
 pub const TABLES_MAX: u32 = FARMS_MAX + 64;
 /// Most backends at once, those included that no farm has any more but connections still use.
 pub const BACKENDS_MAX: u32 = 16384;
+/// Those whose load is known: backends, and room for farms.
+pub const LOADS_MAX: u32 = BACKENDS_MAX + FARMS_MAX;
 /// Most `(VIP, protocol, port)` at once.
 pub const SERVICES_MAX: u32 = 131_072;
 /// Most VIPs and addresses of backends at once.

@@ -6,6 +6,14 @@ pub const SCHEDULER_MAGLEV: u8 = 0;
 pub const SCHEDULER_TURNS: u8 = 1;
 /// The slot of the source's hash.
 pub const SCHEDULER_SOURCE: u8 = 2;
+/// Of two slots drawn at random, that of whoever has less to do.
+pub const SCHEDULER_LEAST_CONNECTIONS: u8 = 3;
+
+/// Whether nothing but a connection's line says whose it is.
+#[inline(always)]
+pub const fn forgets(scheduler: u8) -> bool {
+    scheduler == SCHEDULER_TURNS || scheduler == SCHEDULER_LEAST_CONNECTIONS
+}
 
 /// What a farm's scheduler goes by. Mapped into the daemon, which writes the rules word by word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,6 +5,7 @@
 mod classes;
 #[path = "../common/invariants.rs"]
 mod invariants;
+mod loads;
 #[path = "../common/mapped.rs"]
 mod mapped;
 mod model;

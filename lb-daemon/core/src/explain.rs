@@ -138,6 +138,7 @@ pub fn words(step: &Step, destination: SocketAddr, names: &impl Names) -> (&'sta
                 Chosen::Turn => "whose turn it is",
                 Chosen::Source => "by the hash of the source's address",
                 Chosen::Affinity => "which the source had before (affinity)",
+                Chosen::Load => "which has less to do than another one",
             };
             let slot = slot.map_or_else(String::new, |slot| format!(", slot {slot} of the farm's table"));
             ("backend", format!("{backend}, {how}{slot}"))

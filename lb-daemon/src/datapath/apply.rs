@@ -56,6 +56,7 @@ impl Datapath {
             MapOp::Backend(id, entry) => maps.backends.set(*id, entry),
             MapOp::ResetCounters(id) => {
                 maps.counters.set(u32::from(*id), zeros::<BackendCounters>()?, 0)?;
+                maps.loads.begin(*id);
             }
             MapOp::Table(number, table) => maps.tables.set(*number, **table, 0)?,
         }

@@ -14,6 +14,7 @@ use lb_common::abi::{
 use super::affinities::Affinities;
 use super::control::Control;
 use super::lists::Lists;
+use super::loads::Loads;
 use super::mapping::{Mapping, Memory, value_of, words_of};
 
 /// Every map that the daemon's loop writes. Connection tables, and what else is read beside the loop, are
@@ -28,6 +29,7 @@ pub struct Maps {
     pub admissions: Array<MapData, Admission>,
     pub farm_counters: PerCpuArray<MapData, FarmCounters>,
     pub lists: Lists,
+    pub loads: Loads<Mapping>,
     pub tables: Array<MapData, MaglevTable>,
     pub backends: Backends<Mapping>,
     pub backend_labels: Array<MapData, BackendLabel>,
@@ -48,6 +50,7 @@ impl Maps {
             admissions: array(pins, map::ADMISSIONS)?,
             farm_counters: per_cpu(pins, map::FARM_COUNTERS)?,
             lists: Lists::open(pins)?,
+            loads: Loads(mapped(pins, map::LOADS)?),
             tables: array(pins, map::MAGLEV)?,
             backends: Backends(mapped(pins, map::BACKENDS)?),
             backend_labels: array(pins, map::BACKEND_LABELS)?,

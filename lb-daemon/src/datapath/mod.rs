@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod interfaces;
 mod lists;
+mod loads;
 mod mapping;
 mod maps;
 mod needs;

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use lb_common::abi::{BACKEND_AFFINE, BACKENDS_MAX, VIPS_MAX};
+use lb_common::abi::{BACKEND_AFFINE, BACKEND_COUNTED, BACKENDS_MAX, VIPS_MAX};
 use lb_common::table::{Line as _, Lines as _, Meta, State, rank};
 use lb_core::quota::{Census, Policy, Quota, SLICES};
 
 use super::affinities::Affinities;
 use super::flows::{Family, View};
+use super::loads::{Counted, Loads};
 use super::mapping::{MappedLine, Memory};
 use super::ports::Ports;
 
@@ -48,8 +49,18 @@ pub struct Sweeper {
     counts: Counts,
     expired: u64,
     ports: Ports,
+    counted: Counted,
     families: [Remembered; 2],
 }
+
+/// What a sweep sees to beside the tables.
+pub struct Beside<'a, M> {
+    pub ports: &'a M,
+    pub affinities: &'a Affinities<M>,
+    pub loads: &'a Loads<M>,
+}
+
+const _: () = assert!(SLICES == lb_common::load::SLICES);
 
 /// What is remembered of a family's table.
 #[derive(Default)]
@@ -91,6 +102,7 @@ impl Default for Sweeper {
             counts: Counts::new(),
             expired: 0,
             ports: Ports::default(),
+            counted: Counted::default(),
             families: Default::default(),
         }
     }
@@ -114,16 +126,18 @@ impl Sweeper {
         &mut self,
         v4: &View<'_, [u8; 4]>,
         v6: &View<'_, [u8; 16]>,
-        ports: &M,
-        affinities: &Affinities<M>,
+        beside: &Beside<'_, M>,
         now: u32,
         farms: usize,
     ) -> ([Policy; 2], Option<Sweep>) {
-        let v4 = self.family(0, v4, affinities, now, farms);
-        let v6 = self.family(1, v6, affinities, now, farms);
+        let slice = self.slice;
+        self.counted.begin(slice, beside.loads, &v4.0.numbers);
+        let v4 = self.family(0, v4, beside.affinities, now, farms);
+        let v6 = self.family(1, v6, beside.affinities, now, farms);
+        self.counted.end(slice, beside.loads);
         self.slice += 1;
         let round = (self.slice == SLICES).then(|| {
-            self.ports.publish(ports.words());
+            self.ports.publish(beside.ports.words());
             self.end_round()
         });
         ([v4, v6], round)
@@ -138,7 +152,9 @@ impl Sweeper {
         farms: usize,
     ) -> Policy {
         let lines = table.0.lines.len() / 8;
-        let range = lines * self.slice / SLICES..lines * (self.slice + 1) / SLICES;
+        // As `lb_common::load::slice` has it.
+        let start = |slice: usize| (lines * slice).div_ceil(SLICES);
+        let range = start(self.slice)..start(self.slice + 1);
         let mut tally = Tally::default();
         self.look(family, table, affinities, range.clone(), now, &mut tally);
         let remembered = &mut self.families[family];
@@ -178,6 +194,9 @@ impl Sweeper {
             let spent = meta.rank() == rank::UNANSWERED;
             tally.count(if spent { State::Unanswered } else { meta.state() }, meta.is_udp());
             self.counts.count::<A>(line, meta, tally);
+            if !meta.is_reverse() && table.0.numbers.flags(A::backend(line)) & BACKEND_COUNTED != 0 {
+                self.counted.count::<A>(line, meta, now);
+            }
             if !meta.is_reverse() && is_established(meta) {
                 if !meta.is_dnat() {
                     self.ports.take(A::backend(line), A::target(line).ports().0);

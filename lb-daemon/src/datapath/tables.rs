@@ -14,10 +14,11 @@ use super::affinities::Affinities;
 use super::control::Control;
 use super::flows::{self, Family, Flows, View, Wanted};
 use super::interfaces::Moves;
+use super::loads::Loads;
 use super::mapping::{Mapping, Memory, value_of};
 use super::maps;
 use super::numbers::Numbers;
-use super::sweep::{Sweep, Sweeper};
+use super::sweep::{Beside, Sweep, Sweeper};
 
 pub struct Tables<M> {
     v4: Flows<[u8; 4], M>,
@@ -26,6 +27,7 @@ pub struct Tables<M> {
     vips: M,
     ports: M,
     affinities: Affinities<M>,
+    loads: Loads<M>,
     control: Control<M>,
 }
 
@@ -50,6 +52,7 @@ impl<M: Memory> Tables<M> {
             vips: memory(map::VIPS)?,
             ports: memory(map::PORTS)?,
             affinities: Affinities::new(&mut memory)?,
+            loads: Loads(memory(map::LOADS)?),
             control: Control::new(memory(map::CONTROL)?)?,
         })
     }
@@ -121,8 +124,8 @@ impl<M: Memory> Tables<M> {
     /// round tells what the round has found.
     pub fn sweep(&self, sweeper: &mut Sweeper, farms: usize) -> Option<Sweep> {
         let now = self.control.now();
-        let (policies, round) =
-            sweeper.slice(&self.v4(), &self.v6(), &self.ports, &self.affinities, now, farms);
+        let beside = Beside { ports: &self.ports, affinities: &self.affinities, loads: &self.loads };
+        let (policies, round) = sweeper.slice(&self.v4(), &self.v6(), &beside, now, farms);
         for (family, policy) in policies.iter().enumerate() {
             self.control.set_policy(family, policy);
         }

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::abi::{
-    BACKENDS_MAX, BackendEntry, FARMS_MAX, FlowKey, PORT_SETS, PortSet, Schedule, TimeoutTicks, VIPS_MAX, map,
+    BACKENDS_MAX, BackendEntry, FARMS_MAX, FlowKey, LOADS_MAX, PORT_SETS, PortSet, Schedule, TimeoutTicks,
+    VIPS_MAX, map,
 };
 use lb_common::affinity::{BUCKETS, Bucket};
+use lb_common::load::Load;
 use lb_common::table::{Claim, Hop, Line as _, Lines as _, Meta, New, State, opening};
 use lb_common::tcp::Direction;
 use lb_common::wire::protocol::{TCP, UDP};
@@ -38,6 +40,7 @@ pub fn world(lines: usize) -> World {
             map::PORTS => PORT_SETS as usize * size_of::<PortSet>() / 8,
             map::CONTROL => control::WORDS,
             map::AFFINITIES => BUCKETS as usize * size_of::<Bucket>() / 8,
+            map::LOADS => LOADS_MAX as usize * size_of::<Load>() / 8,
             map::SCHEDULES => FARMS_MAX as usize * size_of::<Schedule>() / 8,
             name => panic!("{name}"),
         };

@@ -26,6 +26,7 @@ mod icmp_hostile;
 mod interfaces;
 mod leaving;
 mod lists;
+mod loads;
 mod modes;
 mod modes_beside;
 mod network;

@@ -27,11 +27,11 @@ fn errors_about_what_a_backend_of_dsr_has_sent_reach_it_as_they_are() {
 }
 
 #[test]
-fn schedulers_choose_for_dsr_and_who_takes_turns_cannot_be_found_again() {
+fn schedulers_choose_for_dsr_and_whom_no_table_names_cannot_be_found_again() {
     let by = |scheduler| Farm { scheduler, ..dsr(5) };
     let mut rig = rig(&[by(Scheduler::SourceHash)]);
     for (client, vip) in [V4, V6] {
-        for scheduler in [Scheduler::SourceHash, Scheduler::WeightedRoundRobin] {
+        for scheduler in [Scheduler::SourceHash, Scheduler::WeightedRoundRobin, Scheduler::LeastConnections] {
             start(&mut rig, &[by(scheduler)]);
             let number = open(&mut rig, (client, vip));
             rig.reader.cut(&Default::default());

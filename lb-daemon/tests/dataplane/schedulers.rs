@@ -59,6 +59,8 @@ fn of_20_000_connections_each_backend_gets_its_share() {
     for (scheduler, v6) in [
         (Scheduler::Maglev, false),
         (Scheduler::WeightedRoundRobin, false),
+        (Scheduler::LeastConnections, false),
+        (Scheduler::LeastConnections, true),
         (Scheduler::SourceHash, false),
         (Scheduler::SourceHash, true),
     ] {
@@ -153,7 +155,12 @@ fn when_a_backend_goes_only_its_own_sources_move() {
 fn schedulers_change_under_traffic_and_connections_stay() {
     let mut rig = wide(&[web(Scheduler::Maglev, &[1, 1, 1])]);
     let mut held = Vec::new();
-    let schedulers = [Scheduler::WeightedRoundRobin, Scheduler::SourceHash, Scheduler::Maglev];
+    let schedulers = [
+        Scheduler::WeightedRoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::SourceHash,
+        Scheduler::Maglev,
+    ];
     for (round, scheduler) in schedulers.into_iter().enumerate() {
         let numbers = 10 * round..10 * round + 10;
         held.extend(numbers.map(|number| (number, open(&mut rig, number, false, tcp(SYN)))));
@@ -166,7 +173,7 @@ fn schedulers_change_under_traffic_and_connections_stay() {
 
 #[test]
 fn nobody_serves_a_farm_whose_backends_are_down_whatever_its_scheduler() {
-    for scheduler in [Scheduler::WeightedRoundRobin, Scheduler::SourceHash] {
+    for scheduler in [Scheduler::WeightedRoundRobin, Scheduler::LeastConnections, Scheduler::SourceHash] {
         let mut rig = Rig::new(4096);
         rig.configure(&[web(scheduler, &[1, 1])], |_| false);
         let (from, to) = client(1, false);

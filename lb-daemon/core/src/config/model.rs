@@ -294,6 +294,8 @@ pub enum Scheduler {
     Maglev,
     /// In turn, as often as its weight says.
     WeightedRoundRobin,
+    /// To whoever has least to do, of two.
+    LeastConnections,
     /// By the client's address.
     SourceHash,
 }
@@ -302,6 +304,7 @@ impl Word for Scheduler {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("maglev", Self::Maglev),
         ("weighted-round-robin", Self::WeightedRoundRobin),
+        ("least-connections", Self::LeastConnections),
         ("source-hash", Self::SourceHash),
     ];
 }

@@ -98,7 +98,7 @@ enum Kind {
 impl Kind {
     fn of(scheduler: Scheduler) -> Self {
         match scheduler {
-            Scheduler::Maglev | Scheduler::SourceHash => Self::Maglev,
+            Scheduler::Maglev | Scheduler::LeastConnections | Scheduler::SourceHash => Self::Maglev,
             Scheduler::WeightedRoundRobin => Self::Rotation,
         }
     }

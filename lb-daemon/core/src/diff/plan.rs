@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, Admission,
-    BACKEND_AFFINE, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES, BACKEND_TAKES,
-    BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_ADMITS, FARM_AFFINE,
-    FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_GUE, MODE_IPIP, MODE_NAT,
-    MaglevTable, MappedAddress, SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX,
-    ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    BACKEND_AFFINE, BACKEND_COUNTED, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES,
+    BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_ADMITS,
+    FARM_AFFINE, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_GUE,
+    MODE_IPIP, MODE_NAT, MaglevTable, MappedAddress, SCHEDULER_LEAST_CONNECTIONS, SCHEDULER_MAGLEV,
+    SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
 };
 
 use super::filter::{admit, contains};
@@ -180,7 +180,8 @@ impl<'a> Plan<'a> {
             entry.path.port = farm.gue_port.to_be_bytes();
         }
         entry.farm = farm_id;
-        entry.flags = flags(backend, farm.rules.affinity != 0);
+        entry.flags = flags(farm, backend);
+        entry.weight = if counts(farm) { backend.weight } else { 0 };
         entry.timeouts = farm.timeouts;
         if current.is_none() {
             self.ops.push(MapOp::BackendLabel(id, Some(label)));
@@ -225,6 +226,7 @@ impl<'a> Plan<'a> {
         let scheduler = match farm.scheduler {
             Scheduler::Maglev => SCHEDULER_MAGLEV,
             Scheduler::WeightedRoundRobin => SCHEDULER_TURNS,
+            Scheduler::LeastConnections => SCHEDULER_LEAST_CONNECTIONS,
             Scheduler::SourceHash => SCHEDULER_SOURCE,
         };
         let admission = Admission { list: farm.list, ..Admission::default() };
@@ -355,14 +357,20 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// `affine`: its farm has affinity.
-fn flags(backend: &DesiredBackend, affine: bool) -> u16 {
+/// Whether a farm compares its backends by what they have to do.
+fn counts(farm: &DesiredFarm) -> bool {
+    farm.scheduler == Scheduler::LeastConnections
+}
+
+fn flags(farm: &DesiredFarm, backend: &DesiredBackend) -> u16 {
+    let affine = farm.rules.affinity != 0;
     let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
     BACKEND_LISTED
         | flag(backend.serving, BACKEND_SERVES)
         | flag(backend.takes(), BACKEND_TAKES)
         | flag(backend.lives, BACKEND_LIVES)
         | flag(affine, BACKEND_AFFINE)
+        | flag(counts(farm), BACKEND_COUNTED)
         | flag(affine && backend.returns, BACKEND_RETURNS)
         | flag(backend.serving && backend.ground == Ground::Tried, BACKEND_TRIED)
         | flag(backend.serving && backend.ground == Ground::Unchecked, BACKEND_UNCHECKED)

@@ -243,6 +243,7 @@ impl World {
         assert_eq!(entry.flags & FARM_AFFINE != 0, affine);
         let (scheduler, owners) = match farm.scheduler {
             Scheduler::Maglev => (SCHEDULER_MAGLEV, maglev::build(&members)),
+            Scheduler::LeastConnections => (SCHEDULER_LEAST_CONNECTIONS, maglev::build(&members)),
             Scheduler::SourceHash => (SCHEDULER_SOURCE, maglev::build(&members)),
             Scheduler::WeightedRoundRobin => (SCHEDULER_TURNS, rotation::build(&members)),
         };
@@ -315,6 +316,9 @@ impl World {
         let holds = |flag: u16| entry.flags & flag != 0;
         assert!(holds(BACKEND_LISTED));
         assert_eq!((holds(BACKEND_SERVES), holds(BACKEND_LIVES)), (backend.serving, backend.lives));
+        let counted = farm.scheduler == Scheduler::LeastConnections;
+        assert_eq!(holds(BACKEND_COUNTED), counted);
+        assert_eq!(entry.weight, if counted { backend.weight } else { 0 });
         let affine = farm.rules.affinity != 0;
         assert_eq!((holds(BACKEND_AFFINE), holds(BACKEND_RETURNS)), (affine, affine && backend.returns));
         let adopted = match backend.ground {

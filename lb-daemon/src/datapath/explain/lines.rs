@@ -107,7 +107,7 @@ impl Steps {
             self.steps.push(Step::Asked { vouched: word & 2 != 0 });
         }
         if let Some(word) = self.trace.of(Decision::Backend) {
-            let chosen = [Chosen::Flow, Chosen::Turn, Chosen::Source, Chosen::Affinity];
+            let chosen = [Chosen::Flow, Chosen::Turn, Chosen::Source, Chosen::Affinity, Chosen::Load];
             let by = chosen.into_iter().find(|by| *by as u64 == word >> 32).unwrap_or(Chosen::Flow);
             let slot = self.trace.of(Decision::Slot).map(|slot| slot as u32);
             self.steps.push(Step::Chosen {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use aya::maps::{HashMap, MapData};
 use lb_common::abi::map;
+use lb_common::load::Load;
 use lb_common::table::{Line as _, Meta, RawLine, WINDOW};
 use lb_common::trace::Paged;
 
@@ -31,6 +32,7 @@ pub fn name(of: Paged) -> &'static str {
         Paged::Schedules => map::SCHEDULES,
         Paged::Ports => map::PORTS,
         Paged::Vouched => super::VOUCHED,
+        Paged::Loads => map::LOADS,
     }
 }
 
@@ -68,6 +70,7 @@ pub fn make(of: Paged, live: Mapping, pin: &Path) -> anyhow::Result<Box<dyn Page
         Paged::Schedules => Of::<8>::boxed(live, pin, false),
         Paged::Ports => Of::<1>::boxed(live, pin, false),
         Paged::Vouched => Of::<2>::boxed(live, pin, false),
+        Paged::Loads => Of::<{ size_of::<Load>() / 8 }>::boxed(live, pin, false),
     }
 }
 

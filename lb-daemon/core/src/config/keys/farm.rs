@@ -49,9 +49,10 @@ pub static FARM: Schema = Schema {
         ).plain(Place::Farm(field!(gue_port))),
         Key::new(
             "scheduler",
-            word::<Scheduler>(&["least-connections", "least-latency"]),
+            word::<Scheduler>(&["least-latency"]),
             "Who gets a new connection. `\"maglev\"`: addresses and ports of client and VIP choose the backend, and a change \
              of the backends moves as few as possible. `\"weighted-round-robin\"`: the backends take turns. \
+             `\"least-connections\"`: of two backends that are drawn, the one with fewer connections for its weight. \
              `\"source-hash\"`: the client's address alone chooses, so that all of its connections meet the same backend.",
         ).plain(Place::Farm(field!(scheduler))),
         Key::new(

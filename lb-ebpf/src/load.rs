@@ -1,0 +1,66 @@
+//! How much work backends have; see [`lb_common::load`].
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use lb_common::abi::TABLE_SIZE;
+use lb_common::hash;
+use lb_common::load::{self, CHANGES, SLICES, WORDS};
+
+use crate::explain;
+use crate::maps;
+
+/// No backend.
+const NOBODY: u64 = u64::MAX;
+
+/// Counts a connection of a backend that has opened or closed, by the line of its forward direction.
+#[inline(always)]
+pub fn change(backend: u16, line: u32, by: i32) {
+    let slice = load::slice(line, maps::lines_mask());
+    if let Some(words) = maps::load(backend)
+        && slice < SLICES
+    {
+        // SAFETY: a word of a map's value; aligned.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(words.add(CHANGES + slice), by as u32) };
+    }
+}
+
+/// The connections of a backend that count.
+#[inline(always)]
+fn of(backend: u16) -> u32 {
+    let Some(words) = maps::load(backend) else { return 0 };
+    // SAFETY: a map's value of that many words.
+    let word = |at: usize| unsafe { words.add(at).read_volatile() };
+    let mut sum = word(0);
+    for slice in 0..SLICES {
+        sum = sum.wrapping_add(word(CHANGES + slice));
+    }
+    const { assert!(CHANGES + SLICES == WORDS) };
+    sum
+}
+
+/// The backend that is to have a new connection, by its farm's table.
+#[inline(always)]
+pub fn choose(table: u32) -> Option<u16> {
+    let number = least_loaded(table);
+    if number == NOBODY { None } else { Some(number as u16) }
+}
+
+/// For the verifier, as the functions in `calls` are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn least_loaded(table: u32) -> u64 {
+    load::choose(|| any_of(table), |number| appraise(number as u16))
+}
+
+/// What a backend has to do, and its weight; of a number that nobody has, nothing.
+#[inline(always)]
+fn appraise(backend: u16) -> (u32, u32) {
+    (of(backend), maps::backend(backend).map_or(0, |entry| entry.weight))
+}
+
+/// For the verifier, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn any_of(table: u32) -> u64 {
+    maps::backend_at(table, hash::slot(explain::random(), TABLE_SIZE)).map_or(NOBODY, u64::from)
+}
