@@ -297,9 +297,8 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     if !parse::ip::<F>(&work.frame)?.is_intact() {
         return Err(if maps::is_vip(&work.read.key.dst) { Verdict::BadIpHeader } else { Verdict::NotForVip });
     }
-    let early = tcp::opens(work.flags());
     let mut asked = false;
-    if early {
+    if tcp::opens(work.flags()) {
         work.read.choice = select::choose(work);
         if let Ok(choice) = work.read.choice.check() {
             asked = challenge::is_on(work, choice.farm());
@@ -322,6 +321,8 @@ fn decide<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
             Steered::Anew => {}
         }
     }
+    // Read again: what is kept over a call takes room on the stack, of which there is none left.
+    let early = tcp::opens(work.flags());
     if !early {
         work.read.choice = select::choose(work);
     }

@@ -217,15 +217,21 @@ fn a_round_counts_every_connection_once() {
         open(&world, &v6(1, port, 2, State::Unanswered));
         open(&world, &v4(2, port, 9, State::Closed));
     }
+    open(&world, &Opened { reset: true, ..v4(3, 99, 2, State::Closed) });
     let sweep = round(&world, &mut Sweeper::default());
     assert_eq!(sweep.live, HashMap::from([(2, 57)]));
-    assert_eq!(sweep.tracked, HashMap::from([(2, 114), (9, 14)]), "by lines");
+    assert_eq!(sweep.tracked, HashMap::from([(2, 116), (9, 14)]), "by lines");
     assert_eq!(sweep.vips, HashMap::from([(VIP_NUMBER, 14)]), "lines of IPv6 alone");
     assert_eq!(sweep.expired, 0);
     let [v4, v6] = &sweep.tables;
-    assert_eq!((v4.lines, v4.empty, v4.established_tcp, v4.closed), (1 << 12, (1 << 12) - 114, 100, 14));
+    assert_eq!((v4.lines, v4.empty, v4.established_tcp, v4.closed), (1 << 12, (1 << 12) - 116, 100, 14));
+    assert_eq!(
+        (v4.unanswered_tcp, v4.half_open.clone()),
+        (2, HashMap::from([(1, 2)])),
+        "reset in its handshake"
+    );
     assert_eq!((v6.lines, v6.unanswered_tcp), (1 << 12, 14));
-    assert_eq!(v4.by_farm, HashMap::from([(1, 100), (4, 14)]));
+    assert_eq!(v4.by_farm, HashMap::from([(1, 102), (4, 14)]));
 }
 
 #[test]

@@ -86,18 +86,29 @@ pub struct Opened<A> {
     pub state: State,
     pub last_seen: u32,
     pub dnat: bool,
+    /// It was reset in its handshake.
+    pub reset: bool,
 }
 
 pub fn v4(client: u8, port: u16, backend: u16, state: State) -> Opened<[u8; 4]> {
     let protocol = if state == State::OneSided { UDP } else { TCP };
     let client = [10, 0, 0, client];
-    Opened { client, port, protocol, backend, state, last_seen: 10_000, dnat: false }
+    Opened { client, port, protocol, backend, state, last_seen: 10_000, dnat: false, reset: false }
 }
 
 pub fn v6(client: u8, port: u16, backend: u16, state: State) -> Opened<[u8; 16]> {
     let mut address = VIP_V6;
     (address[4], address[15]) = (9, client);
-    Opened { client: address, port, protocol: TCP, backend, state, last_seen: 10_000, dnat: false }
+    Opened {
+        client: address,
+        port,
+        protocol: TCP,
+        backend,
+        state,
+        last_seen: 10_000,
+        dnat: false,
+        reset: false,
+    }
 }
 
 pub trait Addresses: Family {
@@ -176,8 +187,11 @@ pub fn try_open<A: Addresses>(world: &World, of: &Opened<A>) -> Option<(u32, u32
     };
     let reverse_meta = write(reverse, true, forward.0);
     write(forward, false, reverse.0);
-    table.publish(forward.0, forward.1.with_state(of.state));
-    table.publish(reverse.0, reverse_meta.with_state(of.state));
+    // Closed as an established connection is, unless it is said to have been reset in its handshake.
+    let fins = if of.state == State::Closed && !of.reset { 0b11 } else { 0 };
+    for (index, meta) in [forward, (reverse.0, reverse_meta)] {
+        table.publish(index, meta.with_state(of.state).with_fins(fins));
+    }
     Some((forward.0, reverse.0))
 }
 
