@@ -34,8 +34,21 @@ pub struct Changes {
     pub lines: Vec<String>,
     /// Live connections to backends that the configuration no longer has. They go on until they end.
     pub orphaned_connections: u64,
+    /// Of a dry run: whose live connections would be orphaned or cut.
+    pub affected: Vec<Affected>,
     /// The version of what was changed, the farm or the whole; `None` when it is no longer there.
     pub version: Option<Version>,
+}
+
+/// What would become of a backend's live connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Affected {
+    pub farm: FarmName,
+    pub backend: BackendName,
+    /// They go on until they end, though the configuration no longer has the backend.
+    pub orphaned: u64,
+    /// Their VIP goes.
+    pub cut: u64,
 }
 
 /// What to change in one backend.

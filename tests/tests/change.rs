@@ -115,3 +115,35 @@ fn a_third_backend_comes_and_goes_by_apply_and_nobody_is_reset_by_nat() {
 fn a_third_backend_comes_and_goes_by_reload_and_nobody_is_reset_by_dnat() {
     add_and_remove("dnat", true);
 }
+
+#[test]
+fn a_dry_run_says_whose_connections_a_change_would_leave_or_cut() {
+    let farm = |backends| Farm { backends, ..Farm::new("web", "ports = [80]") };
+    let scene = Scene::web(2, &farm(2)).unwrap();
+    let (topology, daemon) = (&scene.topology, &scene.daemon);
+    let (target, pause) = (topology.target(Family::V4, 80), Duration::from_millis(20));
+    let long = LongLived::open(&topology.client, target, &topology.sources(Family::V4), 40, pause).unwrap();
+    let live = |backend: &str| daemon.connections(&format!("farm=web&backend={backend}")).unwrap().len();
+    wait_until("all to be there", LIMIT, || live("b1") + live("b2") >= 40).unwrap();
+    let dry_run = |text: &str| {
+        let file = daemon.config().with_file_name("next.toml");
+        std::fs::write(&file, daemon.config_text(text)).unwrap();
+        let output = daemon.drover(&["apply", "--dry-run", "--json", file.to_str().unwrap()]).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(dry_run(&farm(2).text(topology)).get("affected"), None, "nothing changes");
+    // Checks come and go through no farm; what counts is counted by the sweep, once a second.
+    let left = |orphaned: usize| serde_json::json!([{"farm": "web", "backend": "b2", "orphaned": orphaned, "cut": 0}]);
+    wait_until("what is live to be counted", LIMIT, || {
+        dry_run(&farm(1).text(topology))["affected"] == left(live("b2"))
+    })
+    .unwrap();
+    let (vip, other) = (target.ip().to_string(), topology.vip(Family::V4, 9).to_string());
+    let cut = dry_run(&farm(2).text(topology).replace(&vip, &other));
+    let of = |backend: &str| serde_json::json!({"farm": "web", "backend": backend, "orphaned": 0, "cut": live(backend)});
+    assert_eq!(cut["affected"], serde_json::json!([of("b1"), of("b2")]));
+    for report in long.finish().unwrap() {
+        assert_eq!(report.failure, None, "a dry run does nothing: {report:?}");
+    }
+}

@@ -28,6 +28,12 @@ pub fn vips(config: &Config) -> BTreeSet<IpAddr> {
     config.farms.iter().filter(|farm| farm.enabled).flat_map(|farm| farm.vips.iter().copied()).collect()
 }
 
+/// The VIPs that `old` uses and `new` does not.
+pub fn gone(old: &Config, new: &Config) -> Vec<IpAddr> {
+    let there = vips(new);
+    vips(old).into_iter().filter(|vip| !there.contains(vip)).collect()
+}
+
 /// Whether one who has left goes down by a report, so that its connections are cut: once, as it has none that could come back.
 pub fn falls(is_down: bool, reported: Judgement) -> bool {
     !is_down && reported == Judgement::Down

@@ -3,6 +3,7 @@
 //! The command line reads its answers back into the same types. Times are RFC 3339 in UTC; a duration is a number of
 //! seconds and its name says so, but for the configuration's own keys, which look as they do in the file.
 
+mod changes;
 mod check;
 mod explain;
 mod farm;
@@ -18,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::{self, FileState};
-use crate::handle;
 use crate::ills::Condition;
 use crate::program::Unfit;
 
+pub use changes::{AffectedBackend, Changes};
 pub use check::{
     Check, CheckResult, CheckRun, CheckRunRequest, CheckRuns, CheckSchedule, CheckState, CheckVerdict, Checks,
 };
@@ -332,27 +333,6 @@ pub struct ConfigAnswer {
     /// The configuration file's text.
     pub text: String,
     pub config: ConfigSettings,
-}
-
-/// What a change of the configuration did; for a dry run, what it would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Changes {
-    /// The generation in force afterwards (for a dry run: in force now).
-    pub config_generation: u64,
-    /// One line for people each; none: nothing changes.
-    pub changes: Vec<String>,
-    /// Live connections to backends that the configuration no longer has. They go on until they end.
-    pub orphaned_connections: u64,
-}
-
-impl From<handle::Changes> for Changes {
-    fn from(of: handle::Changes) -> Self {
-        Self {
-            config_generation: of.generation,
-            changes: of.lines,
-            orphaned_connections: of.orphaned_connections,
-        }
-    }
 }
 
 /// One thing that is wrong with what was sent.

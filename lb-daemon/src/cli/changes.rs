@@ -6,7 +6,7 @@ use hyper::Method;
 
 use super::client::Body;
 use super::{Context, Failure, INVALID, text};
-use crate::api::types::Changes;
+use crate::api::types::{AffectedBackend, Changes};
 
 pub async fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<String, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
@@ -33,24 +33,38 @@ pub fn done(changes: &Changes) -> String {
     if changes.changes.is_empty() {
         return format!("nothing to change: configuration {generation} is in force\n");
     }
-    format!("{}configuration {generation} is in force\n{}", listed(changes), orphans(changes, "go on"))
+    format!("{}configuration {generation} is in force\n{}", listed(changes), orphans(changes))
 }
 
 /// What would be changed.
-fn would(changes: &Changes) -> String {
+pub fn would(changes: &Changes) -> String {
     if changes.changes.is_empty() {
         return "valid; nothing would change\n".to_owned();
     }
-    format!("{}valid; nothing was changed (dry run)\n{}", listed(changes), orphans(changes, "would go on"))
+    let affected: String = changes.affected.iter().map(|it| text::hang(&affected(it), 2)).collect();
+    format!("{}valid; nothing was changed (dry run)\n{affected}", listed(changes))
+}
+
+/// What would become of a backend's connections.
+fn affected(AffectedBackend { farm, backend, orphaned, cut }: &AffectedBackend) -> String {
+    let live = |connections: u64| text::count(connections, "live connection");
+    let mut parts = Vec::new();
+    if *cut > 0 {
+        parts.push(format!("{} would be cut", live(*cut)));
+    }
+    if *orphaned > 0 {
+        parts.push(format!("{} would go on until they end", live(*orphaned)));
+    }
+    format!("farm '{farm}': backend '{backend}': {}", parts.join(", "))
 }
 
 fn listed(changes: &Changes) -> String {
     changes.changes.iter().map(|line| text::hang(line, 2)).collect()
 }
 
-fn orphans(changes: &Changes, go_on: &str) -> String {
+fn orphans(changes: &Changes) -> String {
     match changes.orphaned_connections {
         0 => String::new(),
-        n => format!("{} to backends taken out {go_on} until they end\n", text::count(n, "live connection")),
+        n => format!("{} to backends taken out go on until they end\n", text::count(n, "live connection")),
     }
 }

@@ -133,8 +133,14 @@ fn every_command_fits_on_80_columns() {
 
     let line = format!("farm '{}': backend '{}' added, with weight 256", name("f"), name("b"));
     let changed: Changes =
-        read(json!({"config_generation": 4, "changes": [line], "orphaned_connections": 123_456_789}));
+        read(json!({"config_generation": 4, "changes": [&line], "orphaned_connections": 123_456_789}));
     assert_fits("reload", &changes::done(&changed));
+    let backend =
+        json!({"farm": name("f"), "backend": name("b"), "orphaned": 123_456_789, "cut": 123_456_789});
+    let dry: Changes = read(json!({
+        "config_generation": 4, "changes": [line], "orphaned_connections": 123_456_789, "affected": [backend],
+    }));
+    assert_fits("apply", &changes::would(&dry));
 }
 
 #[test]

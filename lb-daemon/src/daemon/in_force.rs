@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use lb_core::config::model::{Backend, BackendName, Config, Farm, FarmName};
 use lb_core::config::{ConfigError, changes, needs_restart};
-use lb_core::departed::leavers;
+use lb_core::departed::{leavers, stays};
 
 use crate::config::{self, FarmEdit, Staged};
-use crate::handle::{Changes, Format, Refusal};
+use crate::handle::{Affected, Changes, Format, Refusal};
 use crate::precondition::{Precondition, Version};
 use crate::refusal::{Conflict, Thing};
 
@@ -146,7 +146,26 @@ impl InForce {
             leavers(&self.config, new).map(|(farm, backend)| live(farm, backend)).sum();
         let (generation, lines) = (self.generation, changes(&self.config, new));
         // A dry run says what it was compared with.
-        Changes { generation, lines, orphaned_connections, version: self.version(None) }
+        Changes { generation, lines, orphaned_connections, affected: Vec::new(), version: self.version(None) }
+    }
+
+    /// The same for a dry run, which says of each backend what it would do. `cut`: how many of its connections are to VIPs that go.
+    pub fn affects(
+        &self,
+        new: &Config,
+        live: impl Fn(&Farm, &Backend) -> u64,
+        cut: impl Fn(&Farm, &Backend) -> u64,
+    ) -> Changes {
+        let pairs = self.config.farms.iter().flat_map(|farm| farm.backends.iter().map(move |it| (farm, it)));
+        let affected = pairs.map(|(farm, backend)| {
+            let cut = cut(farm, backend);
+            // Both are counted at different times.
+            let left = if stays(new, farm, backend) { 0 } else { live(farm, backend).saturating_sub(cut) };
+            Affected { farm: farm.name.clone(), backend: backend.name.clone(), orphaned: left, cut }
+        });
+        let affected: Vec<_> = affected.filter(|it| it.orphaned + it.cut > 0).collect();
+        let orphaned_connections = affected.iter().map(|it| it.orphaned).sum();
+        Changes { affected, orphaned_connections, ..self.consequences(new, |_, _| 0) }
     }
 
     /// Puts another configuration in its place, which may still be taken back; the one before.
@@ -181,6 +200,24 @@ mod tests {
         assert_eq!(orphaned(&parse("")), 12);
         let moved = web("check = []").replace("10.0.0.2", "10.0.0.3");
         assert_eq!(orphaned(&parse(&moved)), 7);
+    }
+
+    #[test]
+    fn a_dry_run_says_whose_connections_would_be_cut_or_orphaned() {
+        let in_force = in_force();
+        let number = |a, b| move |_: &Farm, backend: &Backend| if backend.name == key("a").1 { a } else { b };
+        let affected = |new: &Config, cut: (u64, u64)| {
+            let changes = in_force.affects(new, number(5, 7), number(cut.0, cut.1));
+            let of = changes.affected.iter().map(|it| (it.backend.to_string(), it.orphaned, it.cut));
+            (of.collect::<Vec<_>>(), changes.orphaned_connections)
+        };
+        let of = |name: &str, orphaned, cut| (name.to_owned(), orphaned, cut);
+        let same = parse(&web("check = []"));
+        assert_eq!(affected(&same, (0, 0)), (vec![], 0));
+        assert_eq!(affected(&same, (0, 4)), (vec![of("b", 0, 4)], 0), "one of two VIPs goes");
+        let moved = parse(&web("check = []").replace("10.0.0.2", "10.0.0.3"));
+        assert_eq!(affected(&moved, (1, 3)), (vec![of("a", 0, 1), of("b", 4, 3)], 4));
+        assert_eq!(affected(&parse(""), (5, 8)), (vec![of("a", 0, 5), of("b", 0, 8)], 0));
     }
 
     #[test]

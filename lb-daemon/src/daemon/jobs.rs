@@ -3,6 +3,7 @@
 //!
 //! A job cannot be stopped: a disk that hangs keeps its thread. So there are at most a few of those ([`Jobs::is_stuck`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::datapath::{Sweep, Sweeper};
 use crate::handle::{Changes, Format, Refusal, Reply};
 use crate::refusal::Failed;
 
+/// A configuration that is not to be applied, and how many connections of each backend, by its number, it would cut.
+pub(super) type Judged = Result<(Config, HashMap<u16, u64>), Vec<ConfigError>>;
+
 /// What a job has come to.
 pub(super) enum Done {
     /// A configuration was read, by the number of the change that it is for.
@@ -30,7 +34,7 @@ pub(super) enum Done {
     /// A change's job broke off.
     Broke(u64),
     /// A text was judged that is not to be applied.
-    Judged(Box<Result<Config, Vec<ConfigError>>>, Format, Reply<Changes>),
+    Judged(Box<Judged>, Format, Reply<Changes>),
     /// A slice of the tables was swept; with it perhaps a round.
     Swept(Box<Sweeper>, Option<Box<Sweep>>),
     SweepBroke,
@@ -74,7 +78,7 @@ impl Jobs {
     pub fn judge(
         &self,
         (patience, no_answer): (Duration, Refusal),
-        work: impl FnOnce() -> Result<Config, Vec<ConfigError>> + Send + 'static,
+        work: impl FnOnce() -> Judged + Send + 'static,
         format: Format,
         reply: Reply<Changes>,
     ) {

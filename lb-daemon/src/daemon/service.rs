@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_core::config::ConfigError;
-use lb_core::config::model::{Backend, Config, Farm, OnDown};
+use lb_core::config::model::{Backend, Farm, OnDown};
+use lb_core::departed::gone;
 use lb_core::standing::Turn;
 use lb_core::state::{ConnectionFilter, EventKind, Snapshot};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use super::forwarding::Forwarding;
 use super::ground::Ground as _;
 use super::health::Health;
 use super::in_force::InForce;
-use super::jobs::{Done, Jobs};
+use super::jobs::{Done, Jobs, Judged};
 use super::keeping::Write;
 use super::operators::Operators;
 use super::passive::Passive;
@@ -342,20 +342,28 @@ impl Service {
     /// Has a text judged that is not to be applied.
     fn judge(&self, text: String, format: Format, reply: Reply<Changes>) {
         let in_force = self.in_force.clone();
-        let patience = (DISK_WITHIN, no_disk(in_force.path()));
-        self.jobs.judge(patience, move || in_force.judge(&text, format), format, reply);
+        let (patience, reader) = ((DISK_WITHIN, no_disk(in_force.path())), self.forwarding.reader());
+        let judge = move || {
+            let new = in_force.judge(&text, format)?;
+            let cut = reader.count_to_vips(&gone(in_force.config(), &new));
+            Ok((new, cut))
+        };
+        self.jobs.judge(patience, judge, format, reply);
     }
 
     /// It was judged: says what would come of it.
-    pub fn judged_dry(
-        &self,
-        result: Result<Config, Vec<ConfigError>>,
-        format: Format,
-        reply: Reply<Changes>,
-    ) {
-        let new = result.map_err(Refusal::Invalid);
-        let told =
-            new.and_then(|new| self.in_force.may_become(format, &new).map(|()| self.consequences(&new)));
+    pub fn judged_dry(&self, judged: Judged, format: Format, reply: Reply<Changes>) {
+        let told = judged.map_err(Refusal::Invalid).and_then(|(new, cut)| {
+            self.in_force.may_become(format, &new)?;
+            let forwarding = &self.forwarding;
+            let number = |farm: &Farm, backend: &Backend| forwarding.backend_id(farm, backend);
+            let live =
+                |farm: &Farm, backend: &Backend| number(farm, backend).map_or(0, |id| forwarding.live(id));
+            let cut = |farm: &Farm, backend: &Backend| {
+                number(farm, backend).and_then(|id| cut.get(&id).copied()).unwrap_or(0)
+            };
+            Ok(self.in_force.affects(&new, live, cut))
+        });
         reply.send(told).ok();
     }
 

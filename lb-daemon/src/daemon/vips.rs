@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use lb_core::config::model::Config;
-use lb_core::departed::vips;
+use lb_core::departed::{gone, vips};
 
 /// For how long: longer than a connection that was cut is remembered, and than a neighbour remembers whose the address was.
 const KEPT: Duration = Duration::from_secs(60);
@@ -19,8 +19,7 @@ pub(super) struct FormerVips {
 impl FormerVips {
     /// Remembers those that `old` has and `new` has not: these.
     pub fn remember(&mut self, old: &Config, new: &Config, now: Instant) -> Vec<IpAddr> {
-        let there = vips(new);
-        let gone: Vec<IpAddr> = vips(old).difference(&there).copied().collect();
+        let (there, gone) = (vips(new), gone(old, new));
         self.until.extend(gone.iter().map(|vip| (*vip, now + KEPT)));
         self.until.retain(|vip, _| !there.contains(vip));
         gone

@@ -3,6 +3,7 @@
 //! Reading takes nothing from anybody. What is taken out is taken out by the table's own protocol
 //! ([`lb_common::table`]), so any number of readers, the sweep and the program may work side by side.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -232,6 +233,17 @@ pub fn cut_vips<A: Family>(table: &View<'_, A>, gone: &[A]) {
         let to = consistent(line, meta, || A::key(line, meta, &table.0.numbers).map(|key| key.dst));
         if to.is_some_and(|vip| gone.contains(&vip)) {
             cut_one(table, index, meta);
+        }
+    });
+}
+
+/// How many of each backend's connections are to VIPs of `of`, by its number; those that are over do not count.
+pub fn count_to_vips<A: Family>(table: &View<'_, A>, of: &[A], counts: &mut HashMap<u16, u64>) {
+    each_connection(table, |_, line, meta| {
+        let seen = || A::key(line, meta, &table.0.numbers).map(|key| (key.dst, A::backend(line)));
+        let to = consistent(line, meta, seen).filter(|_| !meta.state().is_over());
+        if let Some((_, backend)) = to.filter(|(vip, _)| of.contains(vip)) {
+            *counts.entry(backend).or_default() += 1;
         }
     });
 }

@@ -208,6 +208,22 @@ fn a_cut_misses_who_has_taken_the_line_meanwhile() {
 }
 
 #[test]
+fn as_many_are_counted_as_would_be_cut_with_their_vip() {
+    let world = world(1 << 10);
+    let vips: [std::net::IpAddr; 2] = ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()];
+    for port in 0..3 {
+        open(&world, &v4(1, port, 2, State::Established));
+        open(&world, &v6(1, port, 5, State::Unanswered));
+        open(&world, &v4(1, port + 10, 2, State::Closed));
+    }
+    assert_eq!(world.count_to_vips(&vips[..1]), HashMap::from([(2, 3)]));
+    assert_eq!(world.count_to_vips(&vips), HashMap::from([(2, 3), (5, 3)]));
+    assert_eq!(world.count_to_vips(&["192.0.2.99".parse().unwrap()]), HashMap::new());
+    world.cut_vips(&vips);
+    assert_eq!(world.count_to_vips(&vips), HashMap::new());
+}
+
+#[test]
 fn a_round_counts_every_connection_once() {
     let world = world(1 << 12);
     for port in 0..50 {

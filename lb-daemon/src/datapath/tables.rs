@@ -2,6 +2,7 @@
 //!
 //! Anybody may hold [`Tables`] and use them at any time; see [`super::flows`].
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -118,6 +119,19 @@ impl<M: Memory> Tables<M> {
         if !v6.is_empty() {
             flows::cut_vips(&self.v6(), &v6);
         }
+    }
+
+    /// How many of each backend's connections are to these VIPs, by its number: as many as [`Self::cut_vips`] would cut.
+    pub fn count_to_vips(&self, vips: &[IpAddr]) -> HashMap<u16, u64> {
+        let (v4, v6): (Vec<_>, Vec<_>) = (of_family(vips), of_family(vips));
+        let mut counts = HashMap::new();
+        if !v4.is_empty() {
+            flows::count_to_vips(&self.v4(), &v4, &mut counts);
+        }
+        if !v6.is_empty() {
+            flows::count_to_vips(&self.v6(), &v6, &mut counts);
+        }
+        counts
     }
 
     /// Sweeps the next slice, and lets newcomers take what follows from it. `farms`: how many are enabled. The last slice of a

@@ -229,7 +229,13 @@ fn check(backend: &str, passed: bool, history: usize) -> CheckReport {
 
 fn changes(lines: &[&str]) -> Changes {
     let lines = lines.iter().map(|&line| line.to_owned()).collect();
-    Changes { generation: 5, lines, orphaned_connections: 2, version: Some(Version::of("after")) }
+    Changes {
+        generation: 5,
+        lines,
+        orphaned_connections: 2,
+        affected: Vec::new(),
+        version: Some(Version::of("after")),
+    }
 }
 
 /// What a change was made to depend on, for the notes.
