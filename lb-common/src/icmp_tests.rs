@@ -243,7 +243,8 @@ proptest! {
     fn whatever_a_quote_says_it_is_found_within_what_is_there(bytes in any::<[u8; 60]>(), available in 0..200usize) {
         // SAFETY: bytes, and enough of them.
         let (v4, v6) = unsafe { (&*bytes.as_ptr().cast::<Ipv4>(), &*bytes.as_ptr().cast::<Ipv6>()) };
-        for found in [v4.quoted(available), v6.quoted(available)].into_iter().flatten() {
+        let quote = Bytes(bytes.to_vec());
+        for found in [Ipv4::quoted(&quote, 0, available), Ipv6::quoted(&quote, 0, available)].into_iter().flatten() {
             prop_assert!(found.length >= Head::SIZE && found.offset + found.length == available);
         }
         for length in [v4.message(available), v6.message(available)].into_iter().flatten() {

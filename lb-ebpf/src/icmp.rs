@@ -61,7 +61,7 @@ fn read<F: Calls>(work: &mut Work<F>) -> Result<u64, Verdict> {
     }
     let quote = icmp::quote::<F::Header>();
     let quoted = work.frame.view::<F::Header>(quote).ok_or(Verdict::IcmpMalformed)?;
-    let found = quoted.quoted(length - Icmp::SIZE)?;
+    let found = F::Header::quoted(&work.frame, quote, length - Icmp::SIZE)?;
     // An error goes to the sender of what it quotes.
     if quoted.src() != header.dst() {
         return Err(Verdict::IcmpMalformed);

@@ -1,7 +1,7 @@
 //! What stands between an IP header and the transport header: IPv4's options, IPv6's extension headers (RFC 8200, section 4), and
 //! what a packet says of the datagram that it is a part of.
 
-use super::{Ethernet, Ipv6, Packet, protocol};
+use super::{Head, Ipv6, Packet, Transport, protocol};
 use crate::verdict::Verdict;
 
 /// Extension headers that are passed over: each kind may come once, destination options twice (RFC 8200, section 4.1).
@@ -99,14 +99,14 @@ pub mod extension {
     }
 }
 
-/// Reads the extension headers of the packet whose fixed header says that `next` is the first of them, and that it ends at `end`,
-/// bytes from its start.
+/// Reads the extension headers of the packet at `base` in the frame, whose fixed header says that `first` is the first of them, and
+/// that it ends at `end`, bytes from its start.
 ///
 /// # Errors
 ///
 /// The verdict on the packet, if it is for a VIP.
 #[inline(always)]
-pub fn read<P: Packet>(packet: &P, first: u8, end: usize) -> Result<Chain, Verdict> {
+pub fn read<P: Packet>(packet: &P, base: usize, first: u8, end: usize) -> Result<Chain, Verdict> {
     let (mut next, mut at) = (first, Ipv6::SIZE);
     let mut fragment = Fragment { id: 0, offset: 0, more: false, length: 0 };
     let mut divided = 0;
@@ -117,7 +117,7 @@ pub fn read<P: Packet>(packet: &P, first: u8, end: usize) -> Result<Chain, Verdi
         if place == HEADERS_MAX {
             return Err(Verdict::HeadersTooMany);
         }
-        let header: &Extension = packet.view_at(Ethernet::SIZE + at).ok_or(Verdict::TruncatedTransport)?;
+        let header: &Extension = packet.view_at(base + at).ok_or(Verdict::TruncatedTransport)?;
         match next {
             extension::FRAGMENT => {
                 if divided != 0 {
@@ -158,9 +158,30 @@ pub fn read<P: Packet>(packet: &P, first: u8, end: usize) -> Result<Chain, Verdi
     Ok(Chain { offset: at, protocol: next, length: end - at, fragment })
 }
 
+/// Where the transport header is behind the IPv6 header at `base`, which an ICMP error quotes with `available` bytes of its packet. One
+/// extension header of 8 bytes is passed over, as a first fragment has it.
+///
+/// # Errors
+///
+/// The verdict on the error, if it is for a VIP.
+#[inline(always)]
+pub fn quoted<P: Packet>(packet: &P, base: usize, first: u8, available: usize) -> Result<Transport, Verdict> {
+    let at = Ipv6::SIZE + size_of::<Extension>();
+    if !extension::is_passed_over(first) || available < at + Head::SIZE {
+        return Err(Verdict::IcmpUnknown);
+    }
+    let header: &Extension = packet.view_at(base + Ipv6::SIZE).ok_or(Verdict::IcmpMalformed)?;
+    let later = u16::from_be_bytes([header.third, header.fourth]) & !7 != 0;
+    let known = header.next == protocol::TCP || header.next == protocol::UDP;
+    if !known || if first == extension::FRAGMENT { later } else { header.length != 0 } {
+        return Err(Verdict::IcmpUnknown);
+    }
+    Ok(Transport { offset: at, protocol: header.next, length: available - at })
+}
+
 const _: () = assert!(size_of::<Extension>() == 8 && align_of::<Extension>() == 1);
 // By one byte, tags of a VLAN not counted.
-const _: () = assert!(Ethernet::SIZE + Ipv6::SIZE + BYTES_MAX < 256);
+const _: () = assert!(super::Ethernet::SIZE + Ipv6::SIZE + BYTES_MAX < 256);
 
 #[cfg(test)]
 #[path = "chain_tests.rs"]

@@ -167,17 +167,18 @@ impl IpHeader for Ipv4 {
     }
 
     #[inline(always)]
-    fn quoted(&self, available: usize) -> Result<Transport, Verdict> {
-        let header = usize::from(self.version_ihl & 0x0f) * 4;
-        if self.version_ihl >> 4 != 4 || header < Self::SIZE || available < header + Head::SIZE {
+    fn quoted<P: Packet>(packet: &P, base: usize, available: usize) -> Result<Transport, Verdict> {
+        let quoted: &Self = packet.view_at(base).ok_or(Verdict::IcmpMalformed)?;
+        let header = usize::from(quoted.version_ihl & 0x0f) * 4;
+        if quoted.version_ihl >> 4 != 4 || header < Self::SIZE || available < header + Head::SIZE {
             return Err(Verdict::IcmpMalformed);
         }
-        if u16::from_be_bytes(self.flags_fragment) & Self::OFFSET != 0
-            || (self.protocol != protocol::TCP && self.protocol != protocol::UDP)
+        if u16::from_be_bytes(quoted.flags_fragment) & Self::OFFSET != 0
+            || (quoted.protocol != protocol::TCP && quoted.protocol != protocol::UDP)
         {
             return Err(Verdict::IcmpUnknown);
         }
-        Ok(Transport { offset: header, protocol: self.protocol, length: available - header })
+        Ok(Transport { offset: header, protocol: quoted.protocol, length: available - header })
     }
 
     #[inline(always)]

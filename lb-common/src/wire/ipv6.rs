@@ -64,7 +64,7 @@ impl IpHeader for Ipv6 {
         if header.version_class_flow[0] >> 4 != 6 || end > available {
             return Err(Verdict::BadIpHeader);
         }
-        chain::read(packet, header.next_header, end)
+        chain::read(packet, Ethernet::SIZE, header.next_header, end)
     }
 
     #[inline(always)]
@@ -114,14 +114,16 @@ impl IpHeader for Ipv6 {
     }
 
     #[inline(always)]
-    fn quoted(&self, available: usize) -> Result<Transport, Verdict> {
-        if self.version_class_flow[0] >> 4 != 6 || available < Self::SIZE + Head::SIZE {
+    fn quoted<P: Packet>(packet: &P, base: usize, available: usize) -> Result<Transport, Verdict> {
+        let header: &Self = packet.view_at(base).ok_or(Verdict::IcmpMalformed)?;
+        if header.version_class_flow[0] >> 4 != 6 || available < Self::SIZE + Head::SIZE {
             return Err(Verdict::IcmpMalformed);
         }
-        if self.next_header != protocol::TCP && self.next_header != protocol::UDP {
-            return Err(Verdict::IcmpUnknown);
+        let protocol = header.next_header;
+        if protocol != protocol::TCP && protocol != protocol::UDP {
+            return chain::quoted(packet, base, protocol, available);
         }
-        Ok(Transport { offset: Self::SIZE, protocol: self.next_header, length: available - Self::SIZE })
+        Ok(Transport { offset: Self::SIZE, protocol, length: available - Self::SIZE })
     }
 
     #[inline(always)]

@@ -87,13 +87,13 @@ pub trait IpHeader: Sized {
     /// The verdict on a packet for a VIP in which there is no such message, or a part of one.
     fn message(&self, available: usize) -> Result<usize, Verdict>;
 
-    /// Where the transport header is behind this one, which an ICMP error quotes; `length` says how much of it is quoted. What the
+    /// Where the transport header is behind the one at `base` in the frame, which an ICMP error quotes; `length` says how much of it is quoted. What the
     /// header says of its packet's length does not matter: what counts is what is there, and some stacks spoil it.
     ///
     /// # Errors
     ///
     /// The verdict on the error, if it is for a VIP.
-    fn quoted(&self, available: usize) -> Result<Transport, Verdict>;
+    fn quoted<P: Packet>(packet: &P, base: usize, available: usize) -> Result<Transport, Verdict>;
 
     /// Gives a quoted header other addresses: what that is to a checksum over the addresses, and to one over the header.
     fn requote(&mut self, src: &Self::Addr, dst: &Self::Addr) -> (Delta, Delta);

@@ -6,6 +6,7 @@ use lb_common::checksum::checksum;
 use lb_core::config::model::{Farm, Mode};
 
 use crate::ends::*;
+use crate::icmp;
 use crate::modes;
 use crate::packet::*;
 use crate::rig::*;
@@ -266,5 +267,44 @@ fn fragments_for_the_host_reach_it_as_they_came() {
             }
         }
         assert_eq!(rig.connections(), 0);
+    }
+}
+
+/// Routers say of fragments, too, that they are too big. They quote the first one, or another one that has no ports.
+#[test]
+fn an_error_about_a_first_fragment_reaches_its_sender() {
+    for [client, vip, router] in icmp::FAMILIES {
+        for mode in [Mode::Nat, Mode::Dnat] {
+            let mut rig = Rig::with(vec![web(mode)]);
+            let flow = Udp::open(&mut rig, client, vip).unwrap();
+            flow.answers(&mut rig).unwrap();
+            let router = router.parse().unwrap();
+            for by_backend in [false, true] {
+                let whole = if by_backend {
+                    flow.0.by_backend(L4::Udp, &[7; 1200])
+                } else {
+                    flow.0.by_client(L4::Udp, &[7; 1200])
+                };
+                let sent = fragments(&whole, 77, 512);
+                let out: Vec<Vec<u8>> = sent.iter().map(|piece| rig.send(piece).frame).collect();
+                let host = if by_backend { icmp::address(vip) } else { icmp::address(&flow.0.source) };
+                for quoted in [16, 300] {
+                    let got = rig.send(&icmp::error(router, host, &out[0], quoted));
+                    assert_eq!((got.verdict, got.action), ("icmp_translated", XDP_TX), "{mode:?} {quoted}");
+                    let (_, dst, message) = icmp::read_error(&got.frame);
+                    let sender = if by_backend { &flow.0.backend } else { &flow.0.client };
+                    assert_eq!(dst, icmp::address(sender));
+                    icmp::quotes(&message, &sent[0], quoted);
+                }
+                let error = icmp::error(router, host, &out[1], 300);
+                let got = rig.send(&error);
+                let ours = mode == Mode::Nat || by_backend;
+                assert_eq!(
+                    (got.verdict, got.action),
+                    (if ours { "icmp_unknown" } else { "not_for_vip" }, XDP_PASS)
+                );
+                assert_eq!(got.frame, error);
+            }
+        }
     }
 }
