@@ -11,6 +11,7 @@ extern crate std;
 pub mod abi;
 pub mod affinity;
 pub mod bench;
+pub mod bucket;
 pub mod challenge;
 pub mod checksum;
 pub mod direct;

@@ -74,9 +74,9 @@ const fn is_less(first: (u32, u32), second: (u32, u32)) -> bool {
     above_zero(second.0) * (first.1 as u64) < above_zero(first.0) * (second.1 as u64)
 }
 
-/// What the daemon has found and what the program has counted may not be of the same moment: less than nothing is nothing.
+/// A load as a number. What the daemon has found and what the program has counted may not be of the same moment: less than nothing is nothing.
 #[inline(always)]
-const fn above_zero(load: u32) -> u64 {
+pub const fn above_zero(load: u32) -> u64 {
     if (load as i32) < 0 { 0 } else { load as u64 }
 }
 

@@ -107,6 +107,8 @@ verdicts! {
     FragmentMalformed = 40, "fragment_malformed", Drop, "is a fragment that contradicts itself, or lacks headers that it must have";
     FragmentOverlaps = 41, "fragment_overlaps", Drop, "is a fragment that overlaps the first one of its datagram, or takes its place";
     FragmentsFull = 42, "fragments_full", Drop, "is the first fragment of a datagram that there is no room to remember";
+    /// By its limits.
+    Limited = 43, "limited", Drop, "opens more connections than its farm takes";
 }
 
 impl Verdict {

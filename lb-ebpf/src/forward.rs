@@ -40,7 +40,7 @@ pub fn first<F: Calls>(work: &mut Work<F>, found: &Found) -> u64 {
     if sent >> 32 != 0 && sent != HANDS {
         maps::count_opened(number, work.is_tcp());
         if backend.flags & BACKEND_COUNTED != 0 && counts(found.meta) {
-            load::change(number, found.index, 1);
+            load::change(number, backend.farm, found.index, 1);
         }
     }
     if sent == HANDS { sent } else { extended::sent(work.read, found.meta, sent) }

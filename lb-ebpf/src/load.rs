@@ -2,7 +2,7 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use lb_common::abi::TABLE_SIZE;
+use lb_common::abi::{BACKENDS_MAX, TABLE_SIZE};
 use lb_common::hash;
 use lb_common::load::{self, CHANGES, SLICES, WORDS};
 
@@ -12,11 +12,17 @@ use crate::maps;
 /// No backend.
 const NOBODY: u64 = u64::MAX;
 
-/// Counts a connection of a backend that has opened or closed, by the line of its forward direction.
+/// Counts a connection of a backend and of its farm that has opened or closed, by the line of its forward direction.
 #[inline(always)]
-pub fn change(backend: u16, line: u32, by: i32) {
+pub fn change(backend: u16, farm: u16, line: u32, by: i32) {
     let slice = load::slice(line, maps::lines_mask());
-    if let Some(words) = maps::load(backend)
+    add(u32::from(backend), slice, by);
+    add(BACKENDS_MAX + u32::from(farm), slice, by);
+}
+
+#[inline(always)]
+fn add(number: u32, slice: usize, by: i32) {
+    if let Some(words) = maps::load(number)
         && slice < SLICES
     {
         // SAFETY: a word of a map's value; aligned.
@@ -24,10 +30,23 @@ pub fn change(backend: u16, line: u32, by: i32) {
     }
 }
 
-/// The connections of a backend that count.
+/// The connections of a farm that count.
 #[inline(always)]
-fn of(backend: u16) -> u32 {
-    let Some(words) = maps::load(backend) else { return 0 };
+pub fn of_farm(farm: u16) -> u64 {
+    load_of(BACKENDS_MAX + u32::from(farm))
+}
+
+/// For the verifier, as the functions in `calls` are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn load_of(number: u32) -> u64 {
+    load::above_zero(of(number))
+}
+
+/// The connections that count, of a backend or a farm.
+#[inline(always)]
+fn of(number: u32) -> u32 {
+    let Some(words) = maps::load(number) else { return 0 };
     // SAFETY: a map's value of that many words.
     let word = |at: usize| unsafe { words.add(at).read_volatile() };
     let mut sum = word(0);
@@ -55,7 +74,7 @@ extern "C" fn least_loaded(table: u32) -> u64 {
 /// What a backend has to do, and its weight; of a number that nobody has, nothing.
 #[inline(always)]
 fn appraise(backend: u16) -> (u32, u32) {
-    (of(backend), maps::backend(backend).map_or(0, |entry| entry.weight))
+    (of(u32::from(backend)), maps::backend(backend).map_or(0, |entry| entry.weight))
 }
 
 /// For the verifier, as above.

@@ -22,6 +22,7 @@ mod extended;
 mod family;
 mod forward;
 mod icmp;
+mod limits;
 mod line;
 mod load;
 mod lookup;
@@ -183,6 +184,9 @@ fn slowly<F: Calls>(context: *mut xdp_md, fast: u64) -> u64 {
         if number == Verdict::Challenged as u64 {
             return refuse::ask::<F>(context);
         }
+    }
+    if number == CHOOSES {
+        number = limits::admit::<F>(context);
     }
     if number == CHOOSES {
         number = schedule::settle::<F>(context);

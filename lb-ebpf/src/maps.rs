@@ -13,6 +13,7 @@ use lb_common::abi::{
     WILDCARD_PORT,
 };
 use lb_common::affinity::{self, Bucket};
+use lb_common::bucket;
 use lb_common::challenge::{self, Vouched};
 use lb_common::fragment;
 use lb_common::load::Load;
@@ -78,6 +79,8 @@ static VOUCHED: Array<Vouched> = Array::with_max_entries(challenge::PLACES, BPF_
 static FRAGMENTS: Array<fragment::Bucket> = Array::with_max_entries(fragment::BUCKETS, 0);
 #[map]
 static REFUSALS: PerCpuArray<Refusals> = PerCpuArray::with_max_entries(2, 0);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(abi::FARMS_MAX + bucket::SOURCES, 0);
 
 /// The lines of a connection table less one. The daemon sets it before it loads the program.
 #[unsafe(no_mangle)]
@@ -201,11 +204,10 @@ pub fn source<A: Address>(address: &A, farm: u16, v4: bool) -> Option<[u64; 2]> 
     Some([first & mask[0], second & mask[1]])
 }
 
-/// The words of a backend's load.
+/// The words of a load: backends' by their numbers, then farms'.
 #[inline(always)]
-pub fn load(backend: u16) -> Option<*mut u32> {
-    let backend = u32::from(backend);
-    explain::found(LOADS.get_ptr_mut(backend), Paged::Loads, backend).map(|load| load.cast())
+pub fn load(number: u32) -> Option<*mut u32> {
+    explain::found(LOADS.get_ptr_mut(number), Paged::Loads, number).map(|load| load.cast())
 }
 
 /// A bucket of the table of affinities.
@@ -218,6 +220,12 @@ pub fn affinities(bucket: u32) -> Option<*mut Bucket> {
 #[inline(always)]
 pub fn admission(farm: u16) -> Option<&'static Admission> {
     ADMISSIONS.get(u32::from(farm))
+}
+
+/// A [`Bucket`](lb_common::bucket::Bucket): farms' by their numbers, then sources'.
+#[inline(always)]
+pub fn bucket(number: u32) -> Option<*mut u64> {
+    BUCKETS.get_ptr_mut(number)
 }
 
 /// What a list says of an address: of the longest of its prefixes that holds it.

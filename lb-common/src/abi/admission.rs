@@ -8,8 +8,20 @@ use super::MappedAddress;
 pub struct Admission {
     /// The list that says who may come; 0: everybody. One word, so that nobody ever meets two lists' halves.
     pub list: u64,
-    pub reserved: [u64; 7],
+    /// New connections a second; 0: as many as come.
+    pub rate: u32,
+    /// `OVER_*`: what becomes of more.
+    pub over: u32,
+    /// Connections at a time; 0: as many as come.
+    pub connections: u32,
+    pub reserved_too: u32,
+    pub reserved: [u64; 5],
 }
+
+/// They are dropped.
+pub const OVER_DROPS: u32 = 0;
+/// They are answered as whoever finds nobody to serve him.
+pub const OVER_REFUSES: u32 = 1;
 
 /// One prefix of one list, as the kernel's trie has it. The list comes first: of another list nothing ever matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,18 +86,24 @@ pub struct FarmCounters {
 pub enum Turned {
     /// By the farm's lists.
     Denied = 0,
+    /// More come in a second than may.
+    Rate = 1,
+    /// It has as many connections as it may.
+    Connections = 2,
 }
 
 impl Turned {
     /// How many counters there are: some for reasons to come.
     pub const ROOM: usize = 8;
     /// All of them, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Denied];
+    pub const ALL: &[Self] = &[Self::Denied, Self::Rate, Self::Connections];
 
     /// The name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::Rate => "limit_rate",
+            Self::Connections => "limit_connections",
         }
     }
 }
@@ -94,7 +112,7 @@ const _: () = assert!(size_of::<Admission>() == 64 && size_of::<FarmCounters>() 
 const _: () = assert!(size_of::<Listed>() + 4 == size_of::<ListKey>());
 
 #[cfg(feature = "user")]
-// SAFETY: u64 throughout.
+// SAFETY: u64 and u32, no padding (8+4+4+4+4+40).
 unsafe impl aya::Pod for Admission {}
 #[cfg(feature = "user")]
 // SAFETY: bytes.

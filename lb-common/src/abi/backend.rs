@@ -87,6 +87,9 @@ pub const BACKEND_RETURNS: u16 = 128;
 /// Its connections are counted: its farm gives new ones to who has least.
 pub const BACKEND_COUNTED: u16 = 256;
 
+/// Its farm takes so many new connections a second: who is connected is to be counted.
+pub const BACKEND_PACED: u16 = 512;
+
 /// A backend as the data plane sees it. The first 64 bytes are all that the established path reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]

@@ -10,11 +10,14 @@ mod schedule;
 mod service;
 
 pub use address::{Address, FlowKey, MappedAddress, Port, map_ipv4};
-pub use admission::{Admission, FarmCounters, LIST_ALLOWS, LIST_BITS, LIST_DENIES, ListKey, Listed, Turned};
+pub use admission::{
+    Admission, FarmCounters, LIST_ALLOWS, LIST_BITS, LIST_DENIES, ListKey, Listed, OVER_DROPS, OVER_REFUSES,
+    Turned,
+};
 pub use backend::{
-    BACKEND_AFFINE, BACKEND_COUNTED, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES,
-    BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry, BackendLabel, Label,
-    NextHop, Path, TimeoutTicks,
+    BACKEND_AFFINE, BACKEND_COUNTED, BACKEND_LISTED, BACKEND_LIVES, BACKEND_PACED, BACKEND_RETURNS,
+    BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BackendCounters, BackendEntry,
+    BackendLabel, Label, NextHop, Path, TimeoutTicks,
 };
 pub use control::*;
 pub use farm::{

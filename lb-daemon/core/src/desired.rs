@@ -11,7 +11,7 @@ use lb_common::abi::{
 use lb_common::wire::protocol;
 
 use crate::config::model::{
-    Addresses, Affinity, BackendName, Config, Echo, Farm, FarmName, Mode, Ports, Scheduler, Timeouts,
+    Addresses, Affinity, BackendName, Config, Echo, Farm, FarmName, Limits, Mode, Ports, Scheduler, Timeouts,
     WhenAllDown,
 };
 use crate::health::Judgement;
@@ -99,6 +99,7 @@ pub struct DesiredFarm {
     pub echo: bool,
     /// The [number](crate::config::model::Lists::id) of its lists, which the maps hold already; 0: it has none.
     pub list: u64,
+    pub limits: Limits,
     pub timeouts: TimeoutTicks,
     pub vips: Vec<MappedAddress>,
     pub services: Vec<ServiceKey>,
@@ -203,6 +204,7 @@ impl Desired {
                     Echo::Never => false,
                 },
                 list: farm.lists.id(),
+                limits: farm.limits,
                 timeouts: ticks(&farm.timeouts),
                 vips: farm.vips.iter().map(|&vip| mapped(vip)).collect(),
                 services: services(farm),

@@ -31,11 +31,12 @@ fn list(items: Vec<Node>) -> Node {
 }
 
 /// Every table, and where its keys stand in a file.
-const TABLES: [(&Schema, &str); 8] = [
+const TABLES: [(&Schema, &str); 9] = [
     (&keys::DAEMON, "daemon"),
     (&keys::FARM, "farm[0]"),
     (&keys::AFFINITY, "farm[0].affinity"),
     (&keys::TIMEOUTS, "farm[0].timeouts"),
+    (&keys::LIMITS, "farm[0].limits"),
     (&keys::PASSIVE, "farm[0].passive"),
     (&keys::ON_CHANGE, "farm[0].on_change"),
     (&keys::BACKEND, "farm[0].backend[0]"),
@@ -72,6 +73,7 @@ fn file(schema: &Schema, key: &Key, value: Option<Node>) -> Node {
         ("vip", text("192.0.2.10")),
         ("ports", node(Value::Integer(80))),
         ("timeouts", with(vec![], &keys::TIMEOUTS)),
+        ("limits", with(vec![], &keys::LIMITS)),
         ("passive", with(eject, &keys::PASSIVE)),
         ("on_change", with(vec![("command", text("true"))], &keys::ON_CHANGE)),
         ("backend", list(vec![backend])),
@@ -257,7 +259,7 @@ fn rows(mark: &str) -> String {
     let types: Vec<&str> = types.split(", ").filter(|kind| !kind.is_empty()).collect();
     let mut text = match name {
         "timeouts" => "| key of `timeouts` | default | a connection that |\n| --- | --- | --- |\n".to_owned(),
-        "affinity" | "passive" | "on_change" => {
+        "affinity" | "limits" | "passive" | "on_change" => {
             format!("| key of `{name}` | type | default | meaning and limits |\n| --- | --- | --- | --- |\n")
         }
         _ => "| key | type | default | meaning and limits |\n| --- | --- | --- | --- |\n".to_owned(),
@@ -286,7 +288,7 @@ fn the_tables_of_the_documents_are_those_of_the_code() {
         (rest, tables) = (after, tables + 1);
     }
     made += rest;
-    assert_eq!(tables, 14);
+    assert_eq!(tables, 15);
     if std::env::var_os("DROVER_WRITE_DOCS").is_some() {
         return std::fs::write(&path, &made).unwrap();
     }

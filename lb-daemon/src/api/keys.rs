@@ -4,11 +4,12 @@ use lb_core::config::keys::{self, Key, Schema, Takes};
 use serde_json::{Map, Value, json};
 
 /// The types of the API that have a table's keys, and the name under which the table itself is described.
-const TYPES: [(&str, &str, &Schema); 8] = [
+const TYPES: [(&str, &str, &Schema); 9] = [
     ("DaemonSettings", "DaemonKeys", &keys::DAEMON),
     ("FarmSettings", "FarmKeys", &keys::FARM),
     ("AffinitySettings", "AffinityKeys", &keys::AFFINITY),
     ("TimeoutSettings", "TimeoutKeys", &keys::TIMEOUTS),
+    ("LimitSettings", "LimitKeys", &keys::LIMITS),
     ("PassiveSettings", "PassiveKeys", &keys::PASSIVE),
     ("HookSettings", "HookKeys", &keys::ON_CHANGE),
     ("BackendSettings", "BackendKeys", &keys::BACKEND),

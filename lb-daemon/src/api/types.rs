@@ -34,7 +34,7 @@ pub use farm::{
 pub use lb_core::state::AdminState;
 pub use settings::{
     BackendSettings, CheckSettings, ConfigSettings, DaemonSettings, FarmSettings, HookSettings,
-    PassiveSettings, TimeoutSettings,
+    LimitSettings, PassiveSettings, TimeoutSettings,
 };
 pub use table::{ConnectionTable, FamilyTable};
 

@@ -64,11 +64,16 @@ pub(super) fn show(farm: &Farm, style: Style, now: SystemTime) -> String {
     let timeouts = format!("syn {syn}, established {established}, fin {fin}, udp {udp}");
     let checks: Vec<_> = farm.checks.iter().map(check).collect();
     let checks = if checks.is_empty() { "none: nobody checks".to_owned() } else { checks.join("; ") };
+    let limits = &farm.limits;
+    let most = limits.connections.map(|most| text::count(u64::from(most), "connection"));
+    let rate = limits.new_per_second.map(|rate| text::count(u64::from(rate), "new connection") + " a second");
+    let all: Vec<_> = most.into_iter().chain(rate).collect();
+    let limits = (!all.is_empty()).then(|| ("limits", format!("{}; over: {}", all.join(", "), limits.over)));
     let lists = [("allow", &farm.allow), ("deny", &farm.deny)];
     let lists =
         lists.into_iter().filter(|(_, list)| list.count > 0).map(|(name, list)| (name, prefixes(list)));
     let settings = [("scheduler", farm.scheduler.clone()), ("timeouts", timeouts), ("checks", checks)];
-    let settings = settings.into_iter().chain(lists);
+    let settings = settings.into_iter().chain(limits).chain(lists);
     shown.push('\n');
     for (name, value) in settings {
         shown += &text::wrap(&format!("{name}: {value}"), 4);

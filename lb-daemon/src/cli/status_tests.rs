@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::api::types::{
     AdminState, Backend, BackendStatus, CheckSettings, ConfigFile, ConnectionTable, Counts, Directions,
-    FamilyTable, Farm, FarmStatus, TimeoutSettings,
+    FamilyTable, Farm, FarmStatus, LimitSettings, TimeoutSettings,
 };
 
 const PLAIN: Style = Style { colour: false, narrow: true };
@@ -68,6 +68,7 @@ fn farm(name: &str, status: FarmStatus, backends: Vec<Backend>) -> Farm {
         scheduler: "maglev".to_owned(),
         allow: [].as_slice().into(),
         deny: [].as_slice().into(),
+        limits: LimitSettings { connections: None, new_per_second: None, over: "drop".to_owned() },
         timeouts: TimeoutSettings {
             syn: second(),
             established: second(),

@@ -49,6 +49,7 @@ impl Datapath {
             MapOp::Admission(id, admission) => maps.admissions.set(u32::from(*id), admission, 0)?,
             MapOp::ResetFarmCounters(id) => {
                 maps.farm_counters.set(u32::from(*id), zeros::<FarmCounters>()?, 0)?;
+                maps.loads.begin_farm(*id);
             }
             MapOp::BackendLabel(id, label) => {
                 maps.backend_labels.set(u32::from(*id), label.unwrap_or(BackendLabel::default()), 0)?;

@@ -195,7 +195,8 @@ impl Sweeper {
             tally.count(if spent { State::Unanswered } else { meta.state() }, meta.is_udp());
             self.counts.count::<A>(line, meta, tally);
             if !meta.is_reverse() && table.0.numbers.flags(A::backend(line)) & BACKEND_COUNTED != 0 {
-                self.counted.count::<A>(line, meta, now);
+                let farm = table.0.numbers.settings(A::backend(line)).1;
+                self.counted.count::<A>(line, meta, farm, now);
             }
             if !meta.is_reverse() && is_established(meta) {
                 if !meta.is_dnat() {

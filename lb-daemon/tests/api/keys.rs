@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 
 use super::{fixture, get};
 
-const TYPES: [(&str, &str, &Schema); 7] = [
+const TYPES: [(&str, &str, &Schema); 8] = [
     ("DaemonSettings", "DaemonKeys", &keys::DAEMON),
     ("FarmSettings", "FarmKeys", &keys::FARM),
     ("TimeoutSettings", "TimeoutKeys", &keys::TIMEOUTS),
+    ("LimitSettings", "LimitKeys", &keys::LIMITS),
     ("PassiveSettings", "PassiveKeys", &keys::PASSIVE),
     ("HookSettings", "HookKeys", &keys::ON_CHANGE),
     ("BackendSettings", "BackendKeys", &keys::BACKEND),
@@ -70,7 +71,7 @@ fn checks() -> Vec<Value> {
 fn what_the_api_spells_out_says_every_key_and_is_read_back_as_it_was() {
     let daemon = json!({"interfaces": "eth0", "socket_group": "root", "connections": 4096});
     let farm = json!({"name": "web", "vip": "192.0.2.10", "ports": 80, "check": checks(), "on_change": ["true"],
-        "passive": {"eject": true}, "affinity": {}, "allow": ["10.0.0.0/8"], "deny": "10.1.2.3",
+        "passive": {"eject": true}, "affinity": {}, "limits": {"connections": 9, "new_per_second": 7}, "allow": ["10.0.0.0/8"], "deny": "10.1.2.3",
         "backend": [{"address": "10.0.0.11", "port": 8080}]});
     let text = json!({"daemon": daemon, "farm": [farm]}).to_string();
     let config = parse(&text, Format::Json).unwrap();
@@ -84,6 +85,7 @@ fn what_the_api_spells_out_says_every_key_and_is_read_back_as_it_was() {
         (&keys::FARM, keys_of(farm)),
         (&keys::AFFINITY, keys_of(&farm["affinity"])),
         (&keys::TIMEOUTS, keys_of(&farm["timeouts"])),
+        (&keys::LIMITS, keys_of(&farm["limits"])),
         (&keys::PASSIVE, keys_of(&farm["passive"])),
         (&keys::ON_CHANGE, keys_of(&farm["on_change"][0])),
         (&keys::BACKEND, keys_of(&farm["backend"][0])),

@@ -278,7 +278,7 @@ impl DataplaneReader for FakeDataplane {
     }
 
     fn turned_away(&self, farm: u16) -> anyhow::Result<Vec<(&'static str, u64)>> {
-        Ok(vec![("denied", 50 + u64::from(farm))])
+        Ok(vec![("denied", 50 + u64::from(farm)), ("limit_rate", 0), ("limit_connections", 0)])
     }
 
     fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {

@@ -29,10 +29,7 @@ fn vip(client: &str) -> &'static str {
 
 impl Rig {
     fn denied(&self, farm: &str) -> u64 {
-        let (id, _) =
-            self.observed.farms.iter().find(|(_, (label, _))| label.as_str() == Some(farm)).unwrap();
-        let told = lb_daemon::handle::DataplaneReader::turned_away(&self.reader, *id).unwrap();
-        told.iter().find(|(reason, _)| *reason == "denied").unwrap().1
+        self.turned_away(farm, "denied")
     }
 }
 

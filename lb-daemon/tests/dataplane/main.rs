@@ -25,6 +25,7 @@ mod icmp;
 mod icmp_hostile;
 mod interfaces;
 mod leaving;
+mod limits;
 mod lists;
 mod loads;
 mod modes;

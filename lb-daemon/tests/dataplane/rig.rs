@@ -241,6 +241,14 @@ impl Rig {
         &self.dir
     }
 
+    /// How many newcomers a farm has turned away for this reason.
+    pub fn turned_away(&self, farm: &str, reason: &str) -> u64 {
+        let (id, _) =
+            self.observed.farms.iter().find(|(_, (label, _))| label.as_str() == Some(farm)).unwrap();
+        let told = self.reader.turned_away(*id).unwrap();
+        told.iter().find(|(name, _)| *name == reason).unwrap().1
+    }
+
     /// How many connections are tracked.
     pub fn connections(&self) -> u64 {
         self.reader.connections(&Default::default(), 0).unwrap().1

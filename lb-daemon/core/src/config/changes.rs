@@ -132,6 +132,15 @@ fn farm_rows(old: &Farm, new: &Farm) -> Vec<(String, String, String)> {
             rows.extend(row("passive.eject", eject_text(&old.passive), eject_text(&new.passive)));
             rows
         }
+        "limits" => {
+            let (old, new) = (&old.limits, &new.limits);
+            let text =
+                |limit: Option<u32>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+            let mut rows = row("limits.connections", text(old.connections), text(new.connections));
+            rows.extend(row("limits.new_per_second", text(old.new_per_second), text(new.new_per_second)));
+            rows.extend(below("limits", plain_changes(&keys::LIMITS, old, new)));
+            rows
+        }
         "allow" => {
             let [from, to] = prefixes_change(old.lists.allow(), new.lists.allow(), "everyone");
             row("allow", from, to)

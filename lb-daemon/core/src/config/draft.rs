@@ -12,7 +12,7 @@ use super::keys;
 use super::keys::plain::Values;
 use super::lists::{PlacedLists, read_lists};
 use super::model::{
-    Addresses, Affinity, Backend, BackendName, Farm, FarmName, Mode, NAME_MAX, Protocols, Timeouts,
+    Addresses, Affinity, Backend, BackendName, Farm, FarmName, Limits, Mode, NAME_MAX, Protocols, Timeouts,
 };
 use super::ports::{PlacedPorts, read_ports};
 use super::reaction::{Reaction, read_reaction};
@@ -45,6 +45,7 @@ struct Rest {
     plain: Values<Farm>,
     affinity: Option<Affinity>,
     timeouts: Timeouts,
+    limits: Limits,
     reaction: Reaction,
 }
 
@@ -85,6 +86,7 @@ impl FarmDraft {
             table.get("affinity").map_or(Some(None), |place| read_affinity(&place, errors).map(Some));
         let timeouts =
             table.get("timeouts").map_or(Some(Timeouts::default()), |place| read_timeouts(&place, errors));
+        let limits = table.get("limits").map_or(Some(Limits::default()), |place| read_limits(&place, errors));
         let lists = read_lists(&table, errors);
         let reaction = read_reaction(&table, errors);
         let ejects = reaction.as_ref().is_some_and(|reaction| reaction.passive.eject.is_some());
@@ -92,11 +94,11 @@ impl FarmDraft {
         let affine = table.key_spot("affinity");
         let (backends, backends_whole) = read_backends(&table, errors);
         let (checks, checks_whole) = read_checks(&table, errors);
-        let rest = match (plain, affinity, timeouts, reaction) {
-            (Some(plain), Some(affinity), Some(timeouts), Some(reaction))
+        let rest = match (plain, affinity, timeouts, limits, reaction) {
+            (Some(plain), Some(affinity), Some(timeouts), Some(limits), Some(reaction))
                 if kind && backends_whole && checks_whole =>
             {
-                Some(Rest { plain, affinity, timeouts, reaction })
+                Some(Rest { plain, affinity, timeouts, limits, reaction })
             }
             _ => None,
         };
@@ -128,6 +130,7 @@ impl FarmDraft {
             protocols: self.protocols?.0,
             affinity: rest.affinity,
             timeouts: rest.timeouts,
+            limits: rest.limits,
             lists: Arc::new(self.lists?.lists),
             backends: self.backends.into_iter().map(BackendDraft::finish).collect::<Option<_>>()?,
             checks: self.checks.into_iter().map(|draft| draft.check).collect::<Option<_>>()?,
@@ -219,6 +222,14 @@ fn read_affinity(place: &Place<'_>, errors: &mut Errors) -> Option<Affinity> {
 fn read_timeouts(place: &Place<'_>, errors: &mut Errors) -> Option<Timeouts> {
     let table = Table::open(place, &keys::TIMEOUTS, errors)?;
     table.plain(errors)?.fill(Timeouts::default())
+}
+
+fn read_limits(place: &Place<'_>, errors: &mut Errors) -> Option<Limits> {
+    let table = Table::open(place, &keys::LIMITS, errors)?;
+    let connections = table.number_if_any("connections", errors);
+    let (plain, new_per_second) = (table.plain(errors), table.number_if_any("new_per_second", errors));
+    let (connections, new_per_second) = (connections?, new_per_second?);
+    plain?.fill(Limits { connections, new_per_second, ..Limits::default() })
 }
 
 /// The backends, and whether they are all that the file names.

@@ -16,7 +16,7 @@ use super::text::duration_text;
 
 pub use check::{CHECK, CHECK_TYPES, owners};
 pub use daemon::{DAEMON, ROOT, SOCKET};
-pub use farm::{AFFINITY, BACKEND, FARM, ON_CHANGE, PASSIVE, TIMEOUTS};
+pub use farm::{AFFINITY, BACKEND, FARM, LIMITS, ON_CHANGE, PASSIVE, TIMEOUTS};
 
 /// One table of the file.
 #[derive(Debug)]
@@ -180,5 +180,5 @@ const fn list(kind: &'static str, json: &'static [&'static str]) -> Takes {
 }
 
 /// Every table that has a header of its own, for telling where a key that stands in the wrong one belongs.
-pub(super) static TITLED: [&Schema; 8] =
-    [&DAEMON, &FARM, &AFFINITY, &TIMEOUTS, &BACKEND, &CHECK, &PASSIVE, &ON_CHANGE];
+pub(super) static TITLED: [&Schema; 9] =
+    [&DAEMON, &FARM, &AFFINITY, &TIMEOUTS, &LIMITS, &BACKEND, &CHECK, &PASSIVE, &ON_CHANGE];

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 mod affinity;
 mod check;
+mod limits;
 mod lists;
 mod mode;
 
 pub use affinity::Affinity;
 pub use check::{BodyMatch, Check, CheckKind, CommandCheck, CommandContract, HttpCheck, Tls};
+pub use limits::{Limits, Over};
 pub use lists::{Lists, Rule};
 pub use mode::{GUE_PORT, Mode};
 
@@ -136,6 +138,7 @@ pub struct Farm {
     /// A source keeps the backend it had.
     pub affinity: Option<Affinity>,
     pub timeouts: Timeouts,
+    pub limits: Limits,
     /// Shared: they may be long.
     pub lists: Arc<Lists>,
     pub enabled: bool,
@@ -237,6 +240,7 @@ impl Farm {
             scheduler: Scheduler::Maglev,
             affinity: None,
             timeouts: Timeouts::default(),
+            limits: Limits::default(),
             lists: Arc::new(Lists::NONE),
             enabled: true,
             backends: Vec::new(),

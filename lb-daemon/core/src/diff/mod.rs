@@ -5,6 +5,7 @@
 //! and what is no longer referred to goes last.
 
 mod filter;
+mod limits;
 mod observed;
 mod plan;
 mod vips;

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{
     ADDRESS_BACKEND, ADDRESS_ECHO, ADDRESS_MANAGED, ADDRESS_VIP, ADDRESSES_MAX, AddressFilter, Admission,
-    BACKEND_AFFINE, BACKEND_COUNTED, BACKEND_LISTED, BACKEND_LIVES, BACKEND_RETURNS, BACKEND_SERVES,
-    BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry, BackendLabel, FARM_ADMITS,
-    FARM_AFFINE, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT, MODE_DSR, MODE_GUE,
-    MODE_IPIP, MODE_NAT, MaglevTable, MappedAddress, SCHEDULER_LEAST_CONNECTIONS, SCHEDULER_MAGLEV,
-    SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE, TABLES_MAX,
+    BACKEND_AFFINE, BACKEND_COUNTED, BACKEND_LISTED, BACKEND_LIVES, BACKEND_PACED, BACKEND_RETURNS,
+    BACKEND_SERVES, BACKEND_TAKES, BACKEND_TRIED, BACKEND_UNCHECKED, BACKENDS_MAX, BackendEntry,
+    BackendLabel, FARM_ADMITS, FARM_AFFINE, FARM_LATE, FARM_REFUSES, FARMS_MAX, FarmEntry, Label, MODE_DNAT,
+    MODE_DSR, MODE_GUE, MODE_IPIP, MODE_NAT, MaglevTable, MappedAddress, SCHEDULER_LEAST_CONNECTIONS,
+    SCHEDULER_MAGLEV, SCHEDULER_SOURCE, SCHEDULER_TURNS, SERVICES_MAX, ServiceEntry, ServiceKey, TABLE_SIZE,
+    TABLES_MAX,
 };
 
 use super::filter::{admit, contains};
+use super::limits::{admission, counts};
 use super::observed::{Numbers, addresses, entry_of};
 use super::vips::Vips;
 use super::ways::Ways;
@@ -229,12 +231,12 @@ impl<'a> Plan<'a> {
             Scheduler::LeastConnections => SCHEDULER_LEAST_CONNECTIONS,
             Scheduler::SourceHash => SCHEDULER_SOURCE,
         };
-        let admission = Admission { list: farm.list, ..Admission::default() };
+        let admission = admission(farm);
         let admits = admission != Admission::default();
         let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
         let affine = farm.rules.affinity != 0;
         let flags = flag(farm.refuse, FARM_REFUSES)
-            | flag(affine || scheduler != SCHEDULER_MAGLEV, FARM_LATE)
+            | flag(affine || scheduler != SCHEDULER_MAGLEV || farm.limits.are_some(), FARM_LATE)
             | flag(affine, FARM_AFFINE)
             | flag(admits, FARM_ADMITS);
         let entry = FarmEntry { table, mode, scheduler, flags };
@@ -337,7 +339,7 @@ impl<'a> Plan<'a> {
                 self.ops.push(MapOp::BackendLabel(id, None));
                 continue;
             }
-            let mut fresh = BackendEntry { flags: entry.flags & BACKEND_LIVES, ..*entry };
+            let mut fresh = BackendEntry { flags: entry.flags & (BACKEND_LIVES | BACKEND_COUNTED), ..*entry };
             self.ways.lead_to(&mut fresh, entry);
             if fresh != *entry {
                 self.ops.push(MapOp::Backend(id, fresh));
@@ -357,15 +359,11 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether a farm compares its backends by what they have to do.
-fn counts(farm: &DesiredFarm) -> bool {
-    farm.scheduler == Scheduler::LeastConnections
-}
-
 fn flags(farm: &DesiredFarm, backend: &DesiredBackend) -> u16 {
     let affine = farm.rules.affinity != 0;
     let flag = |holds: bool, flag: u16| if holds { flag } else { 0 };
     BACKEND_LISTED
+        | flag(farm.limits.new_per_second.is_some(), BACKEND_PACED)
         | flag(backend.serving, BACKEND_SERVES)
         | flag(backend.takes(), BACKEND_TAKES)
         | flag(backend.lives, BACKEND_LIVES)

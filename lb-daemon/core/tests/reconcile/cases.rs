@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lb_common::abi::*;
-use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Scheduler, Timeouts};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Limits, Mode, Scheduler, Timeouts};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, mapped, ticks};
 use lb_core::diff::{DiffError, MapOp, Number, Observed, Planner};
 use proptest::prelude::*;
@@ -41,6 +41,7 @@ fn uniform(farms: u16, backends: u16) -> (Desired, NextHops) {
             scheduler: Scheduler::Maglev,
             rules: Rules::new(32, 128),
             list: 0,
+            limits: Limits::default(),
             refuse: true,
             echo: false,
             timeouts: ticks(&Timeouts::default()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::abi::{NextHop, Rules, ServiceKey, TimeoutTicks};
-use lb_core::config::model::{Addresses, BackendName, FarmName, Mode, Scheduler, Word as _};
+use lb_core::config::model::{Addresses, BackendName, FarmName, Limits, Mode, Over, Scheduler, Word as _};
 use lb_core::desired::{Desired, DesiredBackend, DesiredFarm, Ground, NextHops, Path, Paths, mapped};
 use proptest::prelude::*;
 
@@ -247,6 +247,11 @@ impl Wanted {
             refuse: farm.mode == Mode::Dnat,
             echo: farm.timeout.is_multiple_of(2),
             list: farm.list,
+            limits: Limits {
+                connections: (farm.list == 2).then_some(farm.timeout),
+                new_per_second: (farm.list == 3).then_some(farm.timeout),
+                over: Over::Refuse,
+            },
             timeouts: TimeoutTicks {
                 syn: farm.timeout,
                 established: farm.timeout,

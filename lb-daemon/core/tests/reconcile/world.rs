@@ -229,7 +229,14 @@ impl World {
         assert_eq!(entry.mode == MODE_DNAT, farm.mode == Mode::Dnat);
         assert_eq!(is_direct(entry.mode), farm.mode.is_direct());
         assert_eq!(self.kernel.list_of(id), farm.list);
-        assert_eq!(entry.flags & FARM_ADMITS != 0, farm.list != 0, "who has no list has nothing to look up");
+        let admission = self.kernel.admission(id);
+        let limits = [farm.limits.new_per_second, farm.limits.connections].map(|limit| limit.unwrap_or(0));
+        assert_eq!([admission.rate, admission.connections], limits);
+        assert_eq!(
+            entry.flags & FARM_ADMITS != 0,
+            farm.list != 0 || farm.limits.are_some(),
+            "who has no list has nothing to look up"
+        );
         let names: Vec<&str> = farm.backends.iter().map(|backend| backend.name.as_str()).collect();
         let members: Vec<Member<'_>> = farm
             .backends
@@ -239,7 +246,10 @@ impl World {
             .collect();
         assert_eq!(self.kernel.rules(id), farm.rules);
         let affine = farm.rules.affinity != 0;
-        assert_eq!(entry.flags & FARM_LATE != 0, affine || farm.scheduler != Scheduler::Maglev);
+        assert_eq!(
+            entry.flags & FARM_LATE != 0,
+            affine || farm.limits.are_some() || farm.scheduler != Scheduler::Maglev
+        );
         assert_eq!(entry.flags & FARM_AFFINE != 0, affine);
         let (scheduler, owners) = match farm.scheduler {
             Scheduler::Maglev => (SCHEDULER_MAGLEV, maglev::build(&members)),
@@ -271,7 +281,7 @@ impl World {
     /// The entry of a backend that the configuration does not name: as it was, but it takes nothing new.
     fn assert_former(&self, id: u16, before: &Observed) {
         let (entry, was) = (self.kernel.backend(id), before.backends[&id].1);
-        assert_eq!(entry.flags, was.flags & BACKEND_LIVES);
+        assert_eq!(entry.flags, was.flags & (BACKEND_LIVES | BACKEND_COUNTED));
         assert_eq!((server(&entry), entry.farm, entry.timeouts), (server(&was), was.farm, was.timeouts));
     }
 
@@ -315,8 +325,9 @@ impl World {
         assert_eq!(entry.timeouts, farm.timeouts);
         let holds = |flag: u16| entry.flags & flag != 0;
         assert!(holds(BACKEND_LISTED));
+        assert_eq!(holds(BACKEND_PACED), farm.limits.new_per_second.is_some());
         assert_eq!((holds(BACKEND_SERVES), holds(BACKEND_LIVES)), (backend.serving, backend.lives));
-        let counted = farm.scheduler == Scheduler::LeastConnections;
+        let counted = farm.scheduler == Scheduler::LeastConnections || farm.limits.connections.is_some();
         assert_eq!(holds(BACKEND_COUNTED), counted);
         assert_eq!(entry.weight, if counted { backend.weight } else { 0 });
         let affine = farm.rules.affinity != 0;

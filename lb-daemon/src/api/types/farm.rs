@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::settings::{self, CheckSettings, TimeoutSettings};
+use super::settings::{self, CheckSettings, LimitSettings, TimeoutSettings};
 use super::timestamp;
 use crate::handle;
 
@@ -35,6 +35,7 @@ pub struct Farm {
     pub mode: String,
     pub scheduler: String,
     pub timeouts: TimeoutSettings,
+    pub limits: LimitSettings,
     pub allow: Prefixes,
     pub deny: Prefixes,
     pub enabled: bool,
@@ -63,6 +64,7 @@ impl Farm {
             mode: config.mode.word().to_owned(),
             scheduler: config.scheduler.word().to_owned(),
             timeouts: (&config.timeouts).into(),
+            limits: (&config.limits).into(),
             allow: config.lists.allow().into(),
             deny: config.lists.deny().into(),
             enabled: config.enabled,

@@ -73,6 +73,7 @@ pub struct FarmSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<AffinitySettings>,
     pub timeouts: TimeoutSettings,
+    pub limits: LimitSettings,
     pub allow: Vec<String>,
     pub deny: Vec<String>,
     pub passive: PassiveSettings,
@@ -91,6 +92,7 @@ impl From<&model::Farm> for FarmSettings {
             plain: plain(&keys::FARM, of),
             affinity: of.affinity.as_ref().map(Into::into),
             timeouts: (&of.timeouts).into(),
+            limits: (&of.limits).into(),
             allow: texts(of.lists.allow()),
             deny: texts(of.lists.deny()),
             passive: (&of.passive).into(),
@@ -176,6 +178,23 @@ impl From<&model::Timeouts> for TimeoutSettings {
             fin: duration(of.fin),
             udp: duration(of.udp),
         }
+    }
+}
+
+/// How many may come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LimitSettings {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_per_second: Option<u32>,
+    pub over: String,
+}
+
+impl From<&model::Limits> for LimitSettings {
+    fn from(of: &model::Limits) -> Self {
+        let (connections, new_per_second) = (of.connections, of.new_per_second);
+        Self { connections, new_per_second, over: of.over.word().to_owned() }
     }
 }
 

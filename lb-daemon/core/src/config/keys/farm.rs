@@ -2,7 +2,8 @@
 
 use super::plain::{Place, field};
 use super::{Key, Schema, Takes, duration, list, number, text, word};
-use crate::config::model::{Echo, GUE_PORT, Mode, OnDown, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
+use crate::config::model::{Echo, GUE_PORT, Mode, OnDown, Over, Scheduler, USER, WEIGHT_MAX, WhenAllDown};
+use lb_common::bucket::RATE_MAX;
 
 const TABLE: Takes = Takes::Other { kind: "table", json: &["object"], default: None };
 
@@ -62,6 +63,7 @@ pub static FARM: Schema = Schema {
         )
         .absent("none"),
         Key::new("timeouts", TABLE, "How long a connection may be idle.").absent("see below"),
+        Key::new("limits", TABLE, "How many may come.").absent("none; see below"),
         Key::new(
             "allow",
             list("prefix or list", &["string", "array"]),
@@ -111,7 +113,6 @@ pub static FARM: Schema = Schema {
         Key::new("check", list("list of tables", &["array"]), "See below.").absent("a TCP check"),
     ],
     later: &[
-        ("limits", "remove it; the farm takes as many connections as [daemon] connections allows"),
         ("redirect", "remove this farm; let the backends redirect to HTTPS"),
     ],
     elsewhere: &[],
@@ -163,6 +164,35 @@ pub static TIMEOUTS: Schema = Schema {
         Key::new("udp", duration(1, 120_000), "is UDP").plain(Place::Timeouts(field!(udp))),
     ],
     later: &[],
+    elsewhere: &[],
+};
+
+pub static LIMITS: Schema = Schema {
+    title: "limits",
+    keys: &[
+        Key::new(
+            "connections",
+            number(1, u32::MAX as i64 / 4, None),
+            "Connections at a time, of all clients together. See below for what counts.",
+        )
+        .absent("as many as come"),
+        Key::new(
+            "new_per_second",
+            number(1, RATE_MAX as i64, None),
+            "New connections a second; after a pause a second's worth at once. One of TCP counts when its handshake is complete, \
+             one of UDP with its first datagram.",
+        )
+        .absent("as many as come"),
+        Key::new(
+            "over",
+            word::<Over>(&[]),
+            "What becomes of more. `\"drop\"`: they get no answer, and clients of TCP try again after a second. `\"refuse\"`: they \
+             are refused at once.",
+        ).plain(Place::Limits(field!(over))),
+    ],
+    later: &[
+        ("connections_per_source", "remove it; one client may have as many connections as the farm"),
+    ],
     elsewhere: &[],
 };
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::super::model::{Affinity, Backend, Check, Farm, Passive, Timeouts, Word};
+use super::super::model::{Affinity, Backend, Check, Farm, Limits, Passive, Timeouts, Word};
 use super::super::text::duration_text;
 use super::{Key, Schema};
 
@@ -129,6 +129,7 @@ pub enum Place {
     Farm(Field<Farm>),
     Affinity(Field<Affinity>),
     Timeouts(Field<Timeouts>),
+    Limits(Field<Limits>),
     Passive(Field<Passive>),
     Backend(Field<Backend>),
     Check(Field<Check>),
@@ -148,7 +149,7 @@ macro_rules! model {
         }
     )*};
 }
-model!(Farm, Affinity, Timeouts, Passive, Backend, Check);
+model!(Farm, Affinity, Timeouts, Limits, Passive, Backend, Check);
 
 impl Key {
     /// The key's field, if it is a plain one of such a model.
