@@ -15,19 +15,22 @@ const NOBODY: u64 = u64::MAX;
 /// Counts a connection of a backend and of its farm that has opened or closed, by the line of its forward direction.
 #[inline(always)]
 pub fn change(backend: u16, farm: u16, line: u32, by: i32) {
-    let slice = load::slice(line, maps::lines_mask());
-    add(u32::from(backend), slice, by);
-    add(BACKENDS_MAX + u32::from(farm), slice, by);
+    load_change(u32::from(backend), line, by as u32);
+    load_change(BACKENDS_MAX + u32::from(farm), line, by as u32);
 }
 
-#[inline(always)]
-fn add(number: u32, slice: usize, by: i32) {
+/// For the verifier, as the functions in `calls` are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn load_change(number: u32, line: u32, by: u32) -> u64 {
+    let slice = load::slice(line, maps::lines_mask());
     if let Some(words) = maps::load(number)
         && slice < SLICES
     {
         // SAFETY: a word of a map's value; aligned.
-        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(words.add(CHANGES + slice), by as u32) };
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(words.add(CHANGES + slice), by) };
     }
+    0
 }
 
 /// The connections of a farm that count.
