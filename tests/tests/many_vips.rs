@@ -21,8 +21,8 @@ const VIPS: usize = 500;
 const READY: Duration = Duration::from_secs(2);
 const RELOADED: Duration = Duration::from_millis(500);
 const ANSWERED: Duration = Duration::from_millis(20);
-/// Of one processor, while neighbours change.
-const CPU: f64 = if cfg!(debug_assertions) { 0.2 } else { 0.1 };
+/// Of one processor, while neighbours change. Measured: 5.6 % where it is optimised, and 16 to 22 % where it is not.
+const CPU: f64 = if cfg!(debug_assertions) { 0.3 } else { 0.1 };
 
 /// Farms with a VIP each; all their backends are one host.
 fn farms(count: usize) -> String {

@@ -43,6 +43,7 @@ fn a_farm() -> Value {
         "name": name("f"), "status": "degraded", "vip": ["192.168.100.200", address(0xffff), address(0xfffe)],
         "ports": [25, 80, 143, 443, 465, "587-588", 993, 995, 8080, 8443], "protocol": ["tcp", "udp"],
         "mode": "nat", "scheduler": "maglev", "allow": prefixes(), "deny": prefixes(), "enabled": true, "checks": [], "connections": 12_345_678,
+        "limits": {"connections": u32::MAX, "new_per_second": u32::MAX, "over": "refuse"},
         "timeouts": {"syn": second, "established": second, "half_closed": second, "fin": second, "udp": second},
         "connections_opened": u64::MAX, "packets": directions(), "bytes": directions(),
         "backends": [a_backend(), a_backend()],
