@@ -173,10 +173,11 @@ impl Health {
     pub fn take_pulses(
         &mut self,
         config: &Config,
+        handled: u64,
         pulses: &HashMap<u16, Pulse>,
         now: Instant,
     ) -> (Vec<BackendKey>, Suspects) {
-        let suspected = self.passive.take_pulses(config, pulses, now);
+        let suspected = self.passive.take_pulses(config, handled, pulses, now);
         (suspected.check, suspected.hear)
     }
 

@@ -90,14 +90,21 @@ impl Passive {
 
     /// The numbers of those whose counters are to be read. `handled`: how many packets the data plane has dealt with in all; while
     /// that stands still so do the counters, and only those are looked at of whom something is awaited.
-    pub fn numbers(&mut self, handled: u64) -> Vec<u16> {
-        let quiet = self.handled.replace(handled) == Some(handled);
+    pub fn numbers(&self, handled: u64) -> Vec<u16> {
+        let quiet = self.handled == Some(handled);
         let due = self.watched.iter().filter(|watched| !quiet || watched.watch.awaits());
         due.map(|watched| watched.id).collect()
     }
 
-    /// Takes the counters, by number.
-    pub fn take_pulses(&mut self, config: &Config, pulses: &HashMap<u16, Pulse>, now: Instant) -> Suspected {
+    /// Takes the counters, by number, as they were after so many packets were `handled` or later.
+    pub fn take_pulses(
+        &mut self,
+        config: &Config,
+        handled: u64,
+        pulses: &HashMap<u16, Pulse>,
+        now: Instant,
+    ) -> Suspected {
+        self.handled = Some(handled);
         let told = self.watched.iter_mut().filter_map(|Watched { id, key, watch }| {
             let suspicion = watch.handle_pulse(*pulses.get(id)?, now)?;
             Some((*id, key.clone(), suspicion))
@@ -240,9 +247,9 @@ mod tests {
             let (config, mut passive) = watched(keys);
             let now = Instant::now();
             assert_eq!(passive.numbers(0), [1, 2]);
-            let first = passive.take_pulses(&config, &resets(0), now);
+            let first = passive.take_pulses(&config, 7, &resets(0), now);
             assert!(first.check.is_empty() && first.hear.is_empty());
-            let suspected = passive.take_pulses(&config, &resets(9), now + Duration::from_millis(200));
+            let suspected = passive.take_pulses(&config, 7, &resets(9), now + Duration::from_millis(200));
             assert_eq!((suspected.check.len(), suspected.hear.len()), (check.into(), hear.into()), "{keys}");
             assert!(suspected.check.iter().all(|found| *found == key("a")));
         }
@@ -276,11 +283,12 @@ mod tests {
         let (config, mut passive) = watched("");
         let now = Instant::now();
         assert_eq!(passive.numbers(7), [1, 2], "nobody has been looked at");
-        passive.take_pulses(&config, &resets(0), now);
+        passive.take_pulses(&config, 7, &resets(0), now);
         assert!(passive.numbers(7).is_empty());
         assert_eq!(passive.numbers(8), [1, 2]);
+        assert_eq!(passive.numbers(8), [1, 2], "they could not be read");
         let waits = Pulse { handshakes: 1, ..Pulse::default() };
-        passive.take_pulses(&config, &HashMap::from([(1, waits), (2, Pulse::default())]), now);
+        passive.take_pulses(&config, 8, &HashMap::from([(1, waits), (2, Pulse::default())]), now);
         assert_eq!(passive.numbers(8), [1], "its silence may become long");
         passive.watch((2, 1), &config, id);
         assert_eq!(passive.numbers(8), [1, 2], "numbers may have changed hands");

@@ -305,13 +305,13 @@ impl Service {
         let reader = forwarding.reader();
         let pulses = reader.handled().and_then(|handled| {
             let id = |farm: &Farm, backend: &Backend| forwarding.backend_id(farm, backend);
-            reader.pulses(health.watched(as_of, config, handled, id))
+            Ok((handled, reader.pulses(health.watched(as_of, config, handled, id))?))
         });
-        let pulses = match pulses {
-            Ok(pulses) => pulses,
+        let (handled, pulses) = match pulses {
+            Ok(read) => read,
             Err(error) => return tracing::debug!("no look at the traffic: {error:#}"),
         };
-        let (check, suspects) = health.take_pulses(config, &pulses, now);
+        let (check, suspects) = health.take_pulses(config, handled, &pulses, now);
         check.iter().for_each(|(farm, backend)| checks.suspect(farm, backend));
         health.hear(suspects, now, move |ids| reader.witnesses(ids));
     }

@@ -121,7 +121,7 @@ impl<M: Memory> Tables<M> {
         }
     }
 
-    /// How many of each backend's connections are to these VIPs, by its number: as many as [`Self::cut_vips`] would cut.
+    /// How many of each backend's connections are to these VIPs, by its number; those that are over do not count.
     pub fn count_to_vips(&self, vips: &[IpAddr]) -> HashMap<u16, u64> {
         let (v4, v6): (Vec<_>, Vec<_>) = (of_family(vips), of_family(vips));
         let mut counts = HashMap::new();
